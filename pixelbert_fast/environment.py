@@ -1,0 +1,57 @@
+"""Every environment variable of the project: its name, its values, its default and what it does.
+
+Nothing else in the package reads a `PIXELBERT_FAST_*` variable from the environment.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+from .errors import UserError, nearest
+
+
+@dataclass(frozen=True)
+class Variable:
+    """One environment variable.
+
+    Attributes:
+        name: what it is called in the environment.
+        meaning: what it does, in a sentence.
+        default: its value when it is unset or empty.
+        choices: the values it takes; empty when any text will do.
+    """
+
+    name: str
+    meaning: str
+    default: str = ""
+    choices: tuple[str, ...] = ()
+
+    def read(self) -> str:
+        """Return its value now.
+
+        Raises:
+            UserError: when the value is none of `choices`.
+        """
+        value = os.environ.get(self.name, "").strip() or self.default
+        if self.choices and value not in self.choices:
+            guess = nearest(value, self.choices)
+            hint = f"; did you mean {guess!r}?" if guess else ""
+            raise UserError(f"{self.name} is {value!r}; it takes one of {', '.join(self.choices)}{hint}")
+        return value
+
+
+BUILD = Variable(
+    "PIXELBERT_FAST_BUILD",
+    "Which native code an installation builds: what this machine can build (auto), that or fail, with the CUDA part"
+    " wherever nvcc is found (force), or none (skip).",
+    default="auto",
+    choices=("auto", "force", "skip"),
+)
+TORCH_INDEX = Variable(
+    "PIXELBERT_FAST_TORCH_INDEX",
+    "The package index `make setup` takes torch from, as PyTorch's installation page gives it for your machine, for"
+    " example its CPU index. Unset: pip's own configuration decides.",
+)
+
+VARIABLES: tuple[Variable, ...] = (BUILD, TORCH_INDEX)
