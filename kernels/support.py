@@ -25,7 +25,9 @@ def why_not(device: torch.device | str) -> str | None:
         return "triton is not installed; `pip install triton` adds it."
     interpreted = os.environ.get("TRITON_INTERPRET", "0").lower() in ("1", "true", "on", "yes", "y")
     if kind == "cpu" and not interpreted:
-        return "CPU tensors need Triton's interpreter; set TRITON_INTERPRET=1 before triton is first imported."
+        return (
+            "CPU tensors need Triton's interpreter; set TRITON_INTERPRET=1 before triton is first imported."
+        )
     if kind == "cuda" and not torch.cuda.is_available():
         return "torch sees no GPU on this machine."
     return None

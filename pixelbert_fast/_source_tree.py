@@ -24,3 +24,4 @@ def register_kernels(package: str, package_path: list[str]) -> None:
     spec = ModuleSpec(name, loader=None, is_package=True)
     spec.submodule_search_locations = [str(directory)]
     sys.modules[name] = module_from_spec(spec)
+    sys.modules[package].kernels = sys.modules[name]

@@ -48,10 +48,17 @@ BUILD = Variable(
     default="auto",
     choices=("auto", "force", "skip"),
 )
+CHECK = Variable(
+    "PIXELBERT_FAST_CHECK",
+    "1: the ops check the values of places and image indices on every device, which on a GPU waits for it, and raise."
+    " On a CPU they always do.",
+    default="0",
+    choices=("0", "1"),
+)
 TORCH_INDEX = Variable(
     "PIXELBERT_FAST_TORCH_INDEX",
     "The package index `make setup` takes torch from, as PyTorch's installation page gives it for your machine, for"
     " example its CPU index. Unset: pip's own configuration decides.",
 )
 
-VARIABLES: tuple[Variable, ...] = (BUILD, TORCH_INDEX)
+VARIABLES: tuple[Variable, ...] = (BUILD, CHECK, TORCH_INDEX)

@@ -1,0 +1,37 @@
+# `make setup`, `make demo` and `make test` each start from a bare clone: Python >= 3.11 and a C++ compiler are enough.
+#   PYTHON=python3.12           the interpreter the environment is made with
+#   PIXELBERT_FAST_TORCH_INDEX  where torch comes from (README.md, "Environment variables")
+
+SHELL := /bin/bash
+PYTHON ?= $(shell for p in python3 python python3.14 python3.13 python3.12 python3.11; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && echo $$p && break; done)
+BIN := .venv/bin
+TESTS ?= tests
+PYTEST_FLAGS ?=
+
+.PHONY: setup demo test lint format clean
+
+setup:
+	@if [ -z "$(PYTHON)" ]; then echo "No Python >= 3.11 found; name one: make setup PYTHON=/path/to/python" >&2; exit 2; fi
+	@$(PYTHON) .ci/environment.py
+
+demo: setup
+	@$(BIN)/deepspeed pixelbert_fast/train.py
+
+# Two threads unless told otherwise: the computations are small, and more threads spend their time waiting.
+test: setup
+	@start=$$(date +%s); status=0; \
+	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-2} TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1 \
+		$(BIN)/python -m pytest --durations=15 $(PYTEST_FLAGS) $(TESTS) || status=$$?; \
+	echo "tests: $$(( $$(date +%s) - start )) s"; exit $$status
+
+lint: setup
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
+
+format: setup
+	@$(BIN)/ruff check --fix-only --quiet . && $(BIN)/ruff format .
+
+clean:
+	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .hypothesis .benchmarks
+	rm -f pixelbert_fast/*.so pixelbert_fast/_build_record.json
+	find pixelbert_fast kernels tests -name __pycache__ -type d -prune -exec rm -rf {} +
