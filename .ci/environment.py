@@ -1,7 +1,7 @@
-"""Make or refresh `.venv`: torch first, at one version and without CUDA where there is no GPU, then the package.
+"""Make or refresh `.venv`: torch first, at one version and without CUDA where there is no GPU, then the rest.
 
-Run by `make setup` with any Python >= 3.11; it needs nothing but the standard library. When nothing has changed since
-the last time it does nothing.
+Run by `make setup` with any Python >= 3.11; it needs nothing but the standard library. When nothing has
+changed since the last time it does nothing.
 """
 
 from __future__ import annotations
@@ -111,15 +111,15 @@ def install_cpu_torch(source: list[str]) -> bool:
         print(result.stdout, file=sys.stderr)
         raise SetupError("pip could not install torch")
     print(
-        "setup: no CPU build of torch can be had here, taking the plain one, which may bring several GB of CUDA;"
-        " PIXELBERT_FAST_TORCH_INDEX can name PyTorch's CPU index",
+        "setup: no CPU build of torch can be had here, taking the plain one, which may bring several GB of"
+        " CUDA; PIXELBERT_FAST_TORCH_INDEX can name PyTorch's CPU index",
         flush=True,
     )
     return False
 
 
 def install_package(torch: str) -> None:
-    """Install the build tools, then the package with its extras, and make sure that torch stayed as it was."""
+    """Install the build tools, then the package with its extras, and make sure that torch stayed."""
     import tomllib
 
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))

@@ -13,14 +13,14 @@ if TYPE_CHECKING:
 def why_not(device: torch.device | str) -> str | None:
     """Say in a sentence why Triton kernels cannot run on `device`, or return None where they can.
 
-    CUDA and ROCm devices (both are called `cuda` in torch) run compiled kernels; CPU tensors run them only under
-    Triton's interpreter, which `TRITON_INTERPRET=1` turns on if it is set before triton is first imported.
+    CUDA and ROCm devices (both are called `cuda` in torch) run compiled kernels; CPU tensors run them only
+    under Triton's interpreter, which `TRITON_INTERPRET=1` turns on if it is set before triton is imported.
     """
     import torch
 
     kind = torch.device(device).type
     if kind not in ("cuda", "cpu"):
-        return f"Triton kernels run on CUDA and ROCm devices, or on a CPU under the interpreter, not on {kind!r}."
+        return f"Triton kernels run on CUDA and ROCm devices and, interpreted, on a CPU; not on {kind!r}."
     if importlib.util.find_spec("triton") is None:
         return "triton is not installed; `pip install triton` adds it."
     interpreted = os.environ.get("TRITON_INTERPRET", "0").lower() in ("1", "true", "on", "yes", "y")

@@ -44,7 +44,7 @@ class Decision:
 
 
 def find_machine(root: Path) -> Machine:
-    """Look at the sources under `root` and at this machine; torch is imported only where a source needs it."""
+    """Look at the sources under `root` and at this machine; torch is imported only where needed."""
     sources = root / "csrc"
     cpp = tuple(sorted(str(path.relative_to(root)) for path in sources.rglob("*.cpp")))
     cuda = tuple(sorted(str(path.relative_to(root)) for path in sources.rglob("*.cu")))
@@ -171,7 +171,7 @@ def _recording_build_ext(record: dict[str, Any], *, required: bool) -> type:
     from torch.utils.cpp_extension import BuildExtension
 
     class RecordingBuildExt(BuildExtension):
-        """Where the build was not forced, a compiler that fails leaves a pure Python package and a record of why."""
+        """Unless forced, a compiler that fails leaves a pure Python package and a record of why."""
 
         def run(self) -> None:
             try:
@@ -179,7 +179,8 @@ def _recording_build_ext(record: dict[str, Any], *, required: bool) -> type:
             except Exception as error:
                 if required:
                     raise
-                reason = f"the compiler failed: {str(error).splitlines()[0] if str(error) else type(error).__name__}"
+                first_line = (str(error) or type(error).__name__).splitlines()[0]
+                reason = f"the compiler failed: {first_line}"
                 print(f"pixelbert_fast: no native code, {reason}", flush=True)
                 for part in ("cpu", "cuda"):
                     record[part] = {"built": False, "reason": reason}

@@ -1,7 +1,7 @@
 """Make `pixelbert_fast.kernels` importable from a checkout.
 
-A wheel carries the Triton kernels inside the package. In a checkout they lie beside it, in `kernels/`, and neither
-an uninstalled package nor an editable install finds them there.
+A wheel carries the Triton kernels inside the package. In a checkout they lie beside it, in `kernels/`, and
+neither an uninstalled package nor an editable install finds them there.
 """
 
 from __future__ import annotations

@@ -43,22 +43,22 @@ class Variable:
 
 BUILD = Variable(
     "PIXELBERT_FAST_BUILD",
-    "Which native code an installation builds: what this machine can build (auto), that or fail, with the CUDA part"
-    " wherever nvcc is found (force), or none (skip).",
+    "Which native code an installation builds: what this machine can build (auto), that or fail, with the"
+    " CUDA part wherever nvcc is found (force), or none (skip).",
     default="auto",
     choices=("auto", "force", "skip"),
 )
 CHECK = Variable(
     "PIXELBERT_FAST_CHECK",
-    "1: the ops check the values of places and image indices on every device, which on a GPU waits for it, and raise."
-    " On a CPU they always do.",
+    "1: the ops check the values of places and image indices on every device, which on a GPU waits for it,"
+    " and raise. On a CPU they always do.",
     default="0",
     choices=("0", "1"),
 )
 TORCH_INDEX = Variable(
     "PIXELBERT_FAST_TORCH_INDEX",
-    "The package index `make setup` takes torch from, as PyTorch's installation page gives it for your machine, for"
-    " example its CPU index. Unset: pip's own configuration decides.",
+    "The package index `make setup` takes torch from, as PyTorch's installation page gives it for your"
+    " machine, for example its CPU index. Unset: pip's own configuration decides.",
 )
 
 VARIABLES: tuple[Variable, ...] = (BUILD, CHECK, TORCH_INDEX)
