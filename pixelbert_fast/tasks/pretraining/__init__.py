@@ -1,0 +1,1 @@
+"""Pre-training: masked language modelling and image-text matching over the same joint sequences."""
