@@ -1,0 +1,33 @@
+"""The contract in which data and model meet: what one pre-training batch holds."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypedDict
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class PretrainingBatch(TypedDict):
+    """S sequences that read B images. All tensors are on the CPU when a task hands the batch over.
+
+    A sequence is one caption beside one image; several sequences share an image, and with it one
+    pass through the backbone.
+    """
+
+    pixel_values: Tensor
+    """``[B, 3, H, W]`` float32, normalised, padded with zeros on the right and at the bottom."""
+    pixel_size: Tensor
+    """``[B, 2]`` int32, each image's own height and width inside the padded batch."""
+    image_index: Tensor
+    """``[S]`` int32, the image that each sequence reads."""
+    input_ids: Tensor
+    """``[S, T]`` int64 word pieces, some replaced for masked language modelling."""
+    attention_mask: Tensor
+    """``[S, T]`` int64, 1 for a word piece and 0 for padding."""
+    labels: Tensor
+    """``[S, T]`` int64, the original word piece where one is to be predicted, else -100."""
+    matched: Tensor
+    """``[S]`` int64, 1 when the caption belongs to the image, 0 when it was drawn from another."""
+    sample_keys: Tensor
+    """``[S]`` int64, what identifies each draw of pixels (epoch and sample number)."""

@@ -1,0 +1,21 @@
+"""The models, and their registration with transformers' Auto classes."""
+
+from transformers import AutoConfig, AutoModel, AutoModelForPreTraining
+
+from .config import PixelBertConfig
+from .outputs import PixelBertForPreTrainingOutput, PixelBertOutput, PixelEmbeddings
+from .pixelbert import PixelBERT
+from .pretraining import PixelBertForPreTraining
+
+AutoConfig.register("pixelbert", PixelBertConfig, exist_ok=True)
+AutoModel.register(PixelBertConfig, PixelBERT, exist_ok=True)
+AutoModelForPreTraining.register(PixelBertConfig, PixelBertForPreTraining, exist_ok=True)
+
+__all__ = [
+    "PixelBERT",
+    "PixelBertConfig",
+    "PixelBertForPreTraining",
+    "PixelBertForPreTrainingOutput",
+    "PixelBertOutput",
+    "PixelEmbeddings",
+]

@@ -1,0 +1,276 @@
+"""PixelBERT, the reference: plain PyTorch that reads like the paper and says what is right."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers import initialization as init
+from transformers.masking_utils import create_bidirectional_mask
+from transformers.models.bert.modeling_bert import BertEmbeddings, BertEncoder, BertPooler
+
+from ..ops import pixel_embed, sample_positions
+from .attention import attention_probabilities
+from .backbone import ResNet
+from .config import PixelBertConfig
+from .norm import FrozenBatchNorm2d
+from .outputs import PixelBertOutput, PixelEmbeddings
+
+
+class PixelBertPreTrainedModel(PreTrainedModel):
+    """What all Pixel-BERT models share: configuration, initialisation, checkpointing."""
+
+    config_class = PixelBertConfig
+    config: PixelBertConfig
+    base_model_prefix = "pixelbert"
+    main_input_name = "input_ids"
+    supports_gradient_checkpointing = True
+    _supports_sdpa = True
+    _supports_attention_backend = True
+    _no_split_modules = ["BertEmbeddings", "BertLayer", "BasicBlock", "Bottleneck"]
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        """Convolutions as He et al. 2015 (fan out), the rest as BERT."""
+        if isinstance(module, nn.Conv2d):
+            init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        elif isinstance(module, FrozenBatchNorm2d):
+            init.ones_(module.weight)
+            init.zeros_(module.bias)
+            init.zeros_(module.running_mean)
+            init.ones_(module.running_var)
+            init.zeros_(module.num_batches_tracked)
+        elif isinstance(module, PixelBERT):
+            init.normal_(module.pixel_type_embedding, std=self.config.initializer_range)
+        elif isinstance(module, BertEmbeddings):
+            # Not in a checkpoint, so they must be made again when a model is built without memory.
+            init.copy_(module.position_ids, torch.arange(module.position_ids.shape[-1])[None])
+            init.zeros_(module.token_type_ids)
+        else:
+            super()._init_weights(module)
+
+
+class PixelBERT(PixelBertPreTrainedModel):
+    """One Transformer over ``[CLS] words [SEP] pixels`` (Huang et al. 2020, section 3).
+
+    Words: LayerNorm(word + position + type). Pixels: backbone, projection, 2x2 max pooling, a random
+    sample of places in training mode (section 3.4), plus one type embedding shared by all pixels.
+    """
+
+    def __init__(self, config: PixelBertConfig):
+        super().__init__(config)
+        config.check()
+        self.embeddings = BertEmbeddings(config)
+        self.backbone = ResNet(config)
+        self.pixel_projection = nn.Linear(self.backbone.out_channels, config.hidden_size)
+        self.pixel_type_embedding = nn.Parameter(torch.zeros(config.hidden_size))
+        self.encoder = BertEncoder(config)
+        self.pooler = BertPooler(config)
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Embedding:
+        return self.embeddings.word_embeddings
+
+    def set_input_embeddings(self, value: nn.Embedding) -> None:
+        self.embeddings.word_embeddings = value
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        pixel_values: Tensor | None = None,
+        *,
+        image_index: Tensor | None = None,
+        pixel_size: Tensor | None = None,
+        positions: Tensor | None = None,
+        pixel_embeddings: PixelEmbeddings | None = None,
+        seed: int | Tensor | None = None,
+        sample_keys: Tensor | None = None,
+        output_attentions: bool | None = None,
+    ) -> PixelBertOutput:
+        """Reads S sequences of T word pieces, each beside one of B images.
+
+        Args:
+            input_ids: ``[S, T]`` integers, ``[CLS] words [SEP]`` and padding.
+            attention_mask: ``[S, T]``, 0 on padding; None: no padding.
+            pixel_values: ``[B, 3, H, W]``, normalised.
+            image_index: ``[S]`` integers, the image each sequence reads; None: sequence s reads image s.
+            pixel_size: ``[B, 2]`` integers, each image's own height and width; None: all fill the batch.
+                What lies outside never counts.
+            positions: ``[S, K]`` integers, places ``row * w + column`` on the pooled grid, -1 for none. None:
+                in training mode ``config.sampled_pixels`` are drawn for each sequence, else all are read.
+            pixel_embeddings: what :meth:`embed_pixels` returned for these images, in place of `pixel_values`.
+            seed: int or 0-d int64 tensor for the draw; None takes one from torch's CPU generator.
+            sample_keys: ``[S]`` integers that identify each draw; default ``0 .. S - 1``.
+            output_attentions: whether to return every layer's attention map.
+
+        Raises:
+            ValueError: an input of the wrong shape, an image too small for one pixel, or no image at all.
+        """
+        sequences = input_ids.shape[0]
+        if input_ids.dim() != 2:
+            raise ValueError(f"input_ids must be [S, T], got {list(input_ids.shape)}")
+        if input_ids.shape[1] > self.config.max_position_embeddings:
+            raise ValueError(
+                f"input_ids has {input_ids.shape[1]} word pieces a sequence, the model reads at most "
+                f"{self.config.max_position_embeddings}: truncate the text"
+            )
+        if attention_mask is None:
+            attention_mask = torch.ones_like(input_ids)
+        elif attention_mask.shape != input_ids.shape:
+            raise ValueError(
+                f"attention_mask must be {list(input_ids.shape)} like input_ids, got {list(attention_mask.shape)}"
+            )
+        if (pixel_values is None) == (pixel_embeddings is None):
+            raise ValueError("forward needs either pixel_values or pixel_embeddings")
+        images = (pixel_values if pixel_values is not None else pixel_embeddings.values).shape[0]
+        if image_index is None:
+            if images != sequences:
+                raise ValueError(
+                    f"image_index is needed when {sequences} sequences read {images} images: say which reads which"
+                )
+            image_index = torch.arange(sequences, device=input_ids.device)
+
+        if pixel_embeddings is None:
+            pixels, positions = self.read_images(pixel_values, pixel_size, image_index, positions, seed, sample_keys)
+        else:
+            pixels, positions = self.read_embeddings(pixel_embeddings, image_index, positions, seed, sample_keys)
+        words = self.embeddings(input_ids=input_ids.long())
+
+        hidden = torch.cat([words, pixels.to(words.dtype)], dim=1)
+        pixel_mask = (positions >= 0).long()
+        mask = torch.cat([attention_mask != 0, pixel_mask != 0], dim=1)
+        layer_mask = create_bidirectional_mask(self.config, inputs_embeds=hidden, attention_mask=mask)
+        attentions = []
+        for layer in self.encoder.layer:
+            if output_attentions:
+                attentions.append(attention_probabilities(layer.attention.self, hidden, mask))
+            hidden = layer(hidden, layer_mask)
+        hidden = hidden.masked_fill(~mask[..., None], 0)
+        return PixelBertOutput(
+            last_hidden_state=hidden,
+            pooler_output=self.pooler(hidden),
+            positions=positions,
+            pixel_mask=pixel_mask,
+            attentions=tuple(attentions) if output_attentions else None,
+        )
+
+    def embed_pixels(self, pixel_values: Tensor, pixel_size: Tensor | None = None) -> PixelEmbeddings:
+        """Every valid pixel of each image as a token, to be read by any number of sequences.
+
+        Args:
+            pixel_values: ``[B, 3, H, W]``.
+            pixel_size: ``[B, 2]`` or None, as in :meth:`forward`.
+        """
+        valid_grid, grid = self.grids(pixel_values, pixel_size)
+        positions = every_place(valid_grid, grid)
+        values = self.project(self.run_backbone(pixel_values, pixel_size), positions, None)
+        return PixelEmbeddings(values, positions, positions >= 0, valid_grid, grid)
+
+    def read_images(self, pixel_values, pixel_size, image_index, positions, seed, sample_keys):
+        """``[S, K, D]`` tokens and ``[S, K]`` int32 places of the pixels each sequence reads."""
+        valid_grid, grid = self.grids(pixel_values, pixel_size)
+        if positions is None:
+            positions = self.choose(valid_grid[image_index.long()], grid, seed, sample_keys)
+        features = self.run_backbone(pixel_values, pixel_size)
+        positions = positions.to(torch.int32)
+        return self.project(features, positions, image_index), positions
+
+    def read_embeddings(self, embeddings: PixelEmbeddings, image_index, positions, seed, sample_keys):
+        """The same from tokens that were computed before."""
+        image_index = image_index.long()
+        if positions is None:
+            if not self.draws():
+                return embeddings.values[image_index], embeddings.positions[image_index]
+            if embeddings.valid_grid is None or embeddings.grid is None:
+                raise ValueError(
+                    "pixel_embeddings needs valid_grid and grid to draw a sample from: take it whole from "
+                    "embed_pixels, or give positions"
+                )
+            positions = self.choose(embeddings.valid_grid[image_index], embeddings.grid, seed, sample_keys)
+        positions = positions.to(torch.int32)
+        # Places ascend in each row of the embeddings, so a search finds each one's column.
+        last = torch.iinfo(torch.int32).max
+        known = embeddings.positions.masked_fill(~embeddings.mask, last)[image_index].contiguous()
+        column = torch.searchsorted(known, positions.contiguous()).clamp(max=max(known.shape[1] - 1, 0))
+        pixels = embeddings.values[image_index[:, None], column]
+        wrong = (positions >= 0) & (known.gather(1, column) != positions)
+        if wrong.device.type == "cpu" and bool(wrong.any()):
+            raise ValueError("positions names a place that pixel_embeddings does not hold")
+        pixels = pixels.masked_fill(wrong[..., None], torch.nan)
+        return pixels.masked_fill((positions < 0)[..., None], 0), positions
+
+    def run_backbone(self, pixel_values: Tensor, pixel_size: Tensor | None) -> Tensor:
+        return self.backbone(pixel_values, None if fills(pixel_size, pixel_values) else pixel_size)
+
+    def project(self, features: Tensor, positions: Tensor, image_index: Tensor | None) -> Tensor:
+        return pixel_embed(
+            features,
+            positions,
+            self.pixel_projection.weight,
+            self.pixel_projection.bias,
+            self.pixel_type_embedding,
+            image_index=image_index,
+            order=self.config.projection_order,
+            backend="reference",
+        )
+
+    def grids(self, pixel_values: Tensor, pixel_size: Tensor | None) -> tuple[Tensor, tuple[int, int]]:
+        """Each image's own pooled grid ``[B, 2]`` int32, and ``(h, w)`` of the batch's."""
+        if pixel_values.dim() != 4 or pixel_values.shape[1] != 3:
+            raise ValueError(f"pixel_values must be [B, 3, H, W], got {list(pixel_values.shape)}")
+        batch, _, height, width = pixel_values.shape
+        grid = tuple(int(self.backbone.map_size(side)) // 2 for side in (height, width))
+        if pixel_size is None:
+            valid_grid = torch.tensor(grid, dtype=torch.int32, device=pixel_values.device).expand(batch, 2)
+            smallest = min(grid)
+        else:
+            if pixel_size.shape != (batch, 2):
+                raise ValueError(f"pixel_size must be [{batch}, 2], got {list(pixel_size.shape)}")
+            on_cpu = pixel_size.device.type == "cpu"
+            if on_cpu and batch and bool((pixel_size > pixel_size.new_tensor([height, width])).any()):
+                raise ValueError(f"pixel_size must lie within the batch's {height} x {width}, got {pixel_size.tolist()}")
+            valid_grid = (self.backbone.map_size(pixel_size.long()) // 2).to(torch.int32)
+            smallest = int(valid_grid.min()) if on_cpu and batch else 1
+            valid_grid = valid_grid.to(pixel_values.device)
+        if smallest < 1:
+            least = 2 * self.config.output_stride - self.config.output_stride + 1
+            raise ValueError(
+                f"an image is too small to give one pixel: each side needs at least {least} px "
+                f"at output stride {self.config.output_stride}"
+            )
+        return valid_grid, grid
+
+    def draws(self) -> bool:
+        """Whether a sample of the pixels is read rather than all."""
+        return self.training and self.config.sampled_pixels is not None
+
+    def choose(self, valid_grid: Tensor, grid: tuple[int, int], seed, sample_keys) -> Tensor:
+        """``[S, K]`` int32: the places that S sequences read, one row of `valid_grid` for each."""
+        if not self.draws():
+            return every_place(valid_grid, grid)
+        if seed is None:
+            seed = torch.empty((), dtype=torch.int64).random_()
+        if sample_keys is not None:
+            sample_keys = sample_keys.to(valid_grid.device)
+        return sample_positions(
+            valid_grid, grid, self.config.sampled_pixels, seed=seed, keys=sample_keys, backend="reference"
+        )
+
+
+def every_place(valid_grid: Tensor, grid: tuple[int, int]) -> Tensor:
+    """``[N, h * w]`` int32: all places of each image's own grid, ascending, then -1."""
+    h, w = grid
+    place = torch.arange(h * w, dtype=torch.int32, device=valid_grid.device)
+    valid = (place // max(w, 1) < valid_grid[:, :1]) & (place % max(w, 1) < valid_grid[:, 1:])
+    order = torch.where(valid, place, h * w).sort(dim=1).values
+    return torch.where(order == h * w, -1, order)
+
+
+def fills(pixel_size: Tensor | None, pixel_values: Tensor) -> bool:
+    """Whether no image has padding, as far as that can be told without asking a GPU."""
+    if pixel_size is None:
+        return True
+    if pixel_size.device.type != "cpu":
+        return False
+    return bool((pixel_size == pixel_size.new_tensor(pixel_values.shape[2:])).all())

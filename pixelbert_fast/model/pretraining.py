@@ -1,0 +1,86 @@
+"""PixelBertForPreTraining: masked language modelling and image-text matching (paper, section 3.3)."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers.models.bert.modeling_bert import BertLMPredictionHead
+
+from .config import PixelBertConfig
+from .outputs import PixelBertForPreTrainingOutput
+from .pixelbert import PixelBERT, PixelBertPreTrainedModel
+
+IGNORED = -100
+
+
+class PixelBertForPreTraining(PixelBertPreTrainedModel):
+    """PixelBERT with BERT's masked-word head (tied to the word embeddings) and a match head on ``[CLS]``."""
+
+    _tied_weights_keys = {
+        "mlm_head.decoder.weight": "pixelbert.embeddings.word_embeddings.weight",
+        "mlm_head.decoder.bias": "mlm_head.bias",
+    }
+
+    def __init__(self, config: PixelBertConfig):
+        super().__init__(config)
+        self.pixelbert = PixelBERT(config)
+        self.mlm_head = BertLMPredictionHead(config)
+        self.itm_head = nn.Linear(config.hidden_size, 2)
+        self.post_init()
+
+    def get_output_embeddings(self) -> nn.Linear:
+        return self.mlm_head.decoder
+
+    def set_output_embeddings(self, value: nn.Linear) -> None:
+        self.mlm_head.decoder = value
+        self.mlm_head.bias = value.bias
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        pixel_values: Tensor | None = None,
+        *,
+        labels: Tensor | None = None,
+        matched: Tensor | None = None,
+        **inputs,
+    ) -> PixelBertForPreTrainingOutput:
+        """Computes both losses.
+
+        Args:
+            input_ids, attention_mask, pixel_values, **inputs: as :meth:`PixelBERT.forward`.
+            labels: ``[S, T]``, the original word piece where one is to be predicted, else -100. Rows of
+                mismatched sequences count only when ``config.mlm_on_mismatched``: their text says nothing of
+                the image.
+            matched: ``[S]``, 1 when caption and image belong together, else 0; None: no match loss, and every
+                row's words count.
+
+        Returns:
+            losses are None for the targets that were not given.
+        """
+        outputs = self.pixelbert(input_ids, attention_mask, pixel_values, **inputs)
+        words = outputs.last_hidden_state[:, : input_ids.shape[1]]
+        mlm_logits = self.mlm_head(words)
+        itm_logits = self.itm_head(outputs.pooler_output)
+
+        loss = mlm_loss = itm_loss = None
+        if labels is not None:
+            if matched is not None and not self.config.mlm_on_mismatched:
+                labels = labels.masked_fill((matched == 0)[:, None], IGNORED)
+            chosen = labels != IGNORED
+            mlm_logits, targets = mlm_logits[chosen], labels[chosen].long()
+            total = F.cross_entropy(mlm_logits.float(), targets, reduction="sum")
+            mlm_loss = total / max(targets.numel(), 1)
+            loss = mlm_loss * float(self.config.mlm)
+        if matched is not None:
+            itm_loss = F.cross_entropy(itm_logits.float(), matched.long())
+            counted = itm_loss * float(self.config.itm)
+            loss = counted if loss is None else loss + counted
+        return PixelBertForPreTrainingOutput(
+            loss=loss,
+            mlm_loss=mlm_loss,
+            itm_loss=itm_loss,
+            mlm_logits=mlm_logits,
+            itm_logits=itm_logits,
+            attentions=outputs.attentions,
+        )
