@@ -1,0 +1,119 @@
+"""`sample_positions`: known answers, the contract, and uniformity."""
+
+import pytest
+import torch
+
+from pixelbert_fast.ops import sample_positions
+from pixelbert_fast.ops.philox_reference import philox_4x32
+
+# Stored once: every backend, on every device, must give these for ever, or seeds of old runs lose their meaning.
+KNOWN = [
+    (((3, 4), (3, 4), 5, 0, 0), [0, 2, 8, 9, 10]),
+    (((6, 6), (6, 6), 8, 1234567890123, 7), [7, 9, 18, 21, 27, 29, 32, 34]),
+    (((2, 3), (5, 9), 4, -1, 1099511627779), [1, 2, 10, 11]),
+    (((12, 17), (12, 17), 10, 42, -5), [39, 44, 74, 118, 119, 126, 168, 181, 190, 202]),
+    (((2, 2), (4, 4), 6, 3, 1), [0, 1, 4, 5, -1, -1]),
+]
+
+
+def one_by_one(valid, grid, count, seed, key):
+    """The definition, place by place in Python integers."""
+    words = []
+    for row in range(valid[0]):
+        for column in range(valid[1]):
+            counter = [torch.tensor(v) for v in (row, column, key & 0xFFFFFFFF, (key >> 32) & 0xFFFFFFFF)]
+            seeds = [torch.tensor(v) for v in (seed & 0xFFFFFFFF, (seed >> 32) & 0xFFFFFFFF)]
+            words.append((int(philox_4x32(tuple(counter), tuple(seeds))[0]), row * grid[1] + column))
+    chosen = sorted(place for _, place in sorted(words)[:count])
+    return chosen + [-1] * (count - len(chosen))
+
+
+@pytest.mark.parametrize(("valid", "grid", "count", "seed", "key"), [case[0] for case in KNOWN])
+def test_matches_the_definition_place_by_place(valid, grid, count, seed, key):
+    drawn = sample_positions(torch.tensor([valid]), grid, count, seed=seed, keys=torch.tensor([key]))
+    assert drawn.dtype == torch.int32
+    assert drawn[0].tolist() == one_by_one(valid, grid, count, seed, key)
+
+
+@pytest.mark.parametrize(("case", "places"), KNOWN)
+def test_known_answers(case, places):
+    valid, grid, count, seed, key = case
+    drawn = sample_positions(torch.tensor([valid]), grid, count, seed=seed, keys=torch.tensor([key]))
+    assert drawn[0].tolist() == places
+
+
+def test_padding_and_neighbours_change_nothing():
+    valid = torch.tensor([[4, 7], [9, 3]], dtype=torch.int32)
+    keys = torch.tensor([12, 2**40 + 5])
+    alone = sample_positions(valid[1:], (9, 3), 11, seed=3, keys=keys[1:])[0]
+    padded = sample_positions(valid, (12, 20), 11, seed=3, keys=keys)[1]
+    assert [(p // 3, p % 3) for p in alone.tolist()] == [(p // 20, p % 20) for p in padded.tolist()]
+
+
+def test_fewer_valid_places_than_asked_for():
+    drawn = sample_positions(torch.tensor([[2, 2], [0, 5]]), (3, 5), 6, seed=0)
+    assert drawn.tolist() == [[0, 1, 5, 6, -1, -1], [-1] * 6]
+
+
+def test_empty_requests():
+    assert sample_positions(torch.zeros(0, 2, dtype=torch.int32), (3, 3), 4, seed=0).shape == (0, 4)
+    assert sample_positions(torch.tensor([[3, 3]]), (3, 3), 0, seed=0).shape == (1, 0)
+
+
+def test_default_keys_and_tensor_seed():
+    valid = torch.tensor([[6, 6]] * 3)
+    assert torch.equal(
+        sample_positions(valid, (6, 6), 5, seed=9),
+        sample_positions(valid, (6, 6), 5, seed=torch.tensor(9), keys=torch.arange(3, dtype=torch.int16)),
+    )
+    assert torch.equal(
+        sample_positions(valid, (6, 6), 5, seed=-1), sample_positions(valid, (6, 6), 5, seed=2**64 - 1)
+    )
+    assert not torch.equal(
+        sample_positions(valid, (6, 6), 5, seed=9), sample_positions(valid, (6, 6), 5, seed=9 + 2**32)
+    )
+
+
+def test_uniform_over_places_and_pairs():
+    """Chi-square over 20,000 draws of 3 of 12 places. A right sampler fails either bound once in a million."""
+    draws, count, places = 20_000, 3, 12
+    drawn = sample_positions(torch.tensor([[3, 4]]).expand(draws, 2), (3, 4), count, seed=77).long()
+    chosen = torch.zeros(draws, places).scatter_(1, drawn, 1.0)
+    assert (chosen.sum(1) == count).all()
+
+    share = count / places
+    single = ((chosen.sum(0) - draws * share) ** 2 / (draws * share * (1 - share))).sum() * (places - 1) / places
+    assert single < 51.0  # 11 degrees of freedom
+
+    pairs = torch.triu(chosen.T @ chosen, diagonal=1)
+    expected = draws * count * (count - 1) / (places * (places - 1))
+    upper = torch.triu(torch.ones(places, places), diagonal=1).bool()
+    # 66 cells, weakly dependent; 6.5 standard deviations of a chi-square with 65 degrees of freedom.
+    assert ((pairs[upper] - expected) ** 2 / expected).sum() < 65 + 6.5 * (2 * 65) ** 0.5
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        (([[3, 3]], (3, 3), 2), TypeError, "valid_grid must be a tensor"),
+        ((torch.ones(1, 2), (3, 3), 2), TypeError, "valid_grid must be one of int32"),
+        ((torch.ones(2, dtype=torch.int32), (3, 3), 2), ValueError, r"valid_grid must be \[N, 2\]"),
+        ((torch.ones(1, 3, dtype=torch.int32), (3, 3), 2), ValueError, "rows, columns"),
+        ((torch.tensor([[4, 3]]), (3, 3), 2), IndexError, "valid_grid rows must lie in 0 .. 3"),
+        ((torch.tensor([[3, 3]]), (3, -1), 2), ValueError, "grid must be"),
+        ((torch.tensor([[3, 3]]), (3, 3), -1), ValueError, "count must be"),
+    ],
+)
+def test_wrong_arguments_are_named(arguments, error, message):
+    with pytest.raises(error, match=message):
+        sample_positions(*arguments, seed=0)
+
+
+def test_wrong_seed_keys_and_backend_are_named():
+    valid = torch.tensor([[3, 3]])
+    with pytest.raises(TypeError, match="seed must be"):
+        sample_positions(valid, (3, 3), 2, seed=1.5)
+    with pytest.raises(ValueError, match="keys must have one entry"):
+        sample_positions(valid, (3, 3), 2, seed=0, keys=torch.arange(2))
+    with pytest.raises(ValueError, match="backend must be one of reference"):
+        sample_positions(valid, (3, 3), 2, seed=0, backend="tpu")
