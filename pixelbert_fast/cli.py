@@ -1,0 +1,182 @@
+"""The `pixelbert` command.
+
+Exit status: 0 done, 1 a failure, 2 a user's mistake, 130 stopped with Ctrl-C. Whatever goes wrong is said in
+one sentence on stderr; `--debug`, anywhere on the line, shows the traceback as well.
+"""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from . import __version__
+from .errors import RunError, UserError, nearest
+
+# Typer's own UsageError has no public name: older versions take it from click, newer ones from a copy inside.
+_UsageError = typer.BadParameter.__base__
+_REASONS_SHOWN = 10
+_STOPPED = 130
+
+app = typer.Typer(
+    name="pixelbert",
+    help="Pixel-BERT: build data sets and train.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+)
+data_app = typer.Typer(help="Built data sets.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(data_app, name="data")
+
+
+class Stopped(Exception):
+    """Ctrl-C; the message says how to go on."""
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"pixelbert_fast {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def pixelbert(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version.")
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of what goes wrong.")] = False,
+) -> None:
+    """Pixel-BERT: build data sets and train."""
+
+
+@data_app.command("build")
+def build_data(
+    name: Annotated[str, typer.Argument(help="Which set; a wrong name lists them.")],
+    out: Annotated[Path, typer.Option(help="The directory to write.")],
+    images: Annotated[int | None, typer.Option(help="Images in all splits together.")] = None,
+    seed: Annotated[int | None, typer.Option(help="The same seed gives the same set.")] = None,
+    size: Annotated[int | None, typer.Option(help="Pixels on a side of each image.")] = None,
+    source: Annotated[
+        Path | None, typer.Option(help="Folder of the collection the set is made from.")
+    ] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes; default: one a core.")] = None,
+) -> None:
+    """Build a data set: a Hugging Face `datasets` directory with its card. Resumes where it was stopped."""
+    from .data.build import build_set, make_builder
+
+    given = {"images": images, "seed": seed, "size": size, "source": str(source) if source else None}
+    options = {key: value for key, value in given.items() if value is not None}
+    try:
+        builder = make_builder(name, **options)
+        with closing(_Bar(f"building {name}")) as bar:
+            report = build_set(builder, out, workers=workers, progress=bar.update)
+    except KeyboardInterrupt:
+        raise Stopped(f"stopped; run the same command again to go on building {out}") from None
+    _print_report(report)
+
+
+@app.command(
+    "train",
+    add_help_option=False,
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+)
+def train(context: typer.Context) -> None:
+    """Train, as `python pixelbert_fast/train.py` does: [--config FILE] [key.path=value ...]."""
+    from .training.cli import main as train_main
+
+    raise typer.Exit(train_main(context.args) or 0)
+
+
+class _Bar:
+    """A progress bar that appears with the first report, when the total is known."""
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+        self._bar: Any = None
+
+    def update(self, done: int, total: int) -> None:
+        """Show that `done` of `total` images are there."""
+        if self._bar is None:
+            from tqdm import tqdm
+
+            self._bar = tqdm(total=total, desc=self._what, unit="image", initial=done, file=sys.stderr)
+        self._bar.update(done - self._bar.n)
+
+    def close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+
+def _print_report(report: Any) -> None:
+    counts = ", ".join(f"{split} {count:,}" for split, count in report.counts.items())
+    typer.echo(f"{report.directory}: {counts}")
+    if not report.dropped:
+        return
+    reasons = Counter(drop["why"] for drop in report.dropped)
+    typer.echo(f"dropped {len(report.dropped):,} (each is listed in {report.directory}/card.json):")
+    for why, count in reasons.most_common(_REASONS_SHOWN):
+        typer.echo(f"  {count:6,}  {why}")
+    if len(reasons) > _REASONS_SHOWN:
+        rest = len(report.dropped) - sum(count for _, count in reasons.most_common(_REASONS_SHOWN))
+        typer.echo(f"  {rest:6,}  for {len(reasons) - _REASONS_SHOWN} other reasons")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command with `arguments` (default: the process's own) and return its exit status."""
+    line = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in line
+    if line[:1] != ["train"]:  # training reads --debug itself
+        line = [word for word in line if word != "--debug"]
+    try:
+        return app(line, prog_name="pixelbert", standalone_mode=False) or 0
+    except Exception as error:
+        if debug:
+            traceback.print_exception(error)
+        status, sentence = _explain(error)
+        print(sentence if sentence.startswith("Usage:") else f"pixelbert: {sentence}", file=sys.stderr)
+        return status
+
+
+def entry_point() -> None:
+    """The console script."""
+    sys.exit(main())
+
+
+def _explain(error: Exception) -> tuple[int, str]:
+    if isinstance(error, Stopped):
+        return _STOPPED, str(error)
+    if isinstance(error, UserError):
+        return 2, str(error)
+    if isinstance(error, RunError):
+        return 1, str(error)
+    if isinstance(error, _UsageError):
+        return 2, _usage_sentence(error)
+    first_line = str(error).strip().partition("\n")[0]
+    said = f"{type(error).__name__}: {first_line}" if first_line else type(error).__name__
+    return 1, f"failed with {said} (--debug shows where)"
+
+
+def _usage_sentence(error: Any) -> str:
+    """Typer's sentence, with the nearest right option; the nearest command it names itself."""
+    option = getattr(error, "option_name", None)
+    sentence = f"no such option {option}" if option else error.format_message().strip().rstrip(".")
+    context = getattr(error, "ctx", None)
+    if context is None or sentence.startswith("Usage:"):
+        return sentence
+    if option and (guess := nearest(option, _known_words(context))):
+        sentence += f"; did you mean {guess}?"
+    return f"{sentence} ({context.command_path} --help shows the usage)"
+
+
+def _known_words(context: Any) -> list[str]:
+    return [word for parameter in context.command.params for word in parameter.opts]
+
+
+if __name__ == "__main__":
+    entry_point()
