@@ -8,10 +8,10 @@ from setuptools import find_packages, setup
 ROOT = Path(__file__).resolve().parent
 sys.path.insert(0, str(ROOT))  # a build front end does not put the source tree on the path
 
-from pixelbert_fast import _build  # noqa: E402 - needs the path above
+from pixelbert_fast import _build_commands  # noqa: E402 - needs the path above
 
 setup(
     packages=[*find_packages(include=["pixelbert_fast", "pixelbert_fast.*"]), "pixelbert_fast.kernels"],
     package_dir={"pixelbert_fast.kernels": "kernels"},
-    **_build.native_parts(ROOT, sys.argv),
+    **_build_commands.setup_arguments(ROOT, sys.argv),
 )

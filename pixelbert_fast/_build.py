@@ -1,6 +1,6 @@
 """What an installation builds of `csrc/`: the decision, its table, and the record left beside the extension.
 
-setup.py imports this module; it needs setuptools, and torch only where there is something to build.
+`_build_commands` does what is decided here.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from .errors import RunError
 
 RECORD = "_build_record.json"
 DEFAULT_ARCHITECTURES = "8.0;9.0+PTX"
-BUILDING_COMMANDS = frozenset({"bdist_wheel", "build", "build_ext", "develop", "editable_wheel", "install"})
 
 
 @dataclass(frozen=True)
@@ -123,20 +122,17 @@ def table(mode: str, machine: Machine, decision: Decision) -> str:
     return "\n".join(f"  {name:<{width}}  {value}" for name, value in rows)
 
 
-def native_parts(root: Path, arguments: list[str]) -> dict[str, Any]:
-    """Return the arguments of `setuptools.setup` that build `csrc/`, for the commands in `arguments`.
+def write_record(package: Path, record: dict[str, Any]) -> None:
+    """Write the build record into the directory `package`."""
+    package.mkdir(parents=True, exist_ok=True)
+    (package / RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 
-    Commands that build nothing (metadata, sdist) decide nothing, so that the table is printed once.
-    """
-    if not BUILDING_COMMANDS.intersection(arguments):
-        return {}
-    mode = environment.BUILD.read()
-    machine = find_machine(root)
-    decision = decide(mode, machine)
-    print(f"pixelbert_fast native code\n{table(mode, machine, decision)}", flush=True)
-    record = {
+
+def record_of(mode: str, machine: Machine, decision: Decision) -> dict[str, Any]:
+    """Return what the build record says: what was built with what, and why not the rest."""
+    return {
         "mode": mode,
-        "compiler": machine.compiler,
+        "compiler": machine.compiler if decision.cpu else None,
         "nvcc": machine.nvcc if decision.cuda else None,
         "torch": machine.torch,
         "torch_cuda": machine.torch_cuda,
@@ -144,71 +140,6 @@ def native_parts(root: Path, arguments: list[str]) -> dict[str, Any]:
         "cpu": {"built": decision.cpu, "reason": decision.cpu_reason},
         "cuda": {"built": decision.cuda, "reason": decision.cuda_reason},
     }
-    parts: dict[str, Any] = {"cmdclass": {"build_py": _recording_build_py(record)}}
-    if decision.cpu:
-        parts["ext_modules"] = [_extension(machine, decision)]
-        parts["cmdclass"]["build_ext"] = _recording_build_ext(record, required=mode == "force")
-        parts["options"] = {"bdist_wheel": {"py_limited_api": "cp311"}}
-    return parts
-
-
-def _recording_build_py(record: dict[str, Any]) -> type:
-    from setuptools.command.build_py import build_py
-
-    class RecordingBuildPy(build_py):
-        def run(self) -> None:
-            super().run()
-            in_place = self.editable_mode
-            package = (
-                self.get_package_dir("pixelbert_fast") if in_place else f"{self.build_lib}/pixelbert_fast"
-            )
-            write_record(Path(package), record)
-
-    return RecordingBuildPy
-
-
-def _recording_build_ext(record: dict[str, Any], *, required: bool) -> type:
-    from torch.utils.cpp_extension import BuildExtension
-
-    class RecordingBuildExt(BuildExtension):
-        """Unless forced, a compiler that fails leaves a pure Python package and a record of why."""
-
-        def run(self) -> None:
-            try:
-                super().run()
-            except Exception as error:
-                if required:
-                    raise
-                first_line = (str(error) or type(error).__name__).splitlines()[0]
-                reason = f"the compiler failed: {first_line}"
-                print(f"pixelbert_fast: no native code, {reason}", flush=True)
-                for part in ("cpu", "cuda"):
-                    record[part] = {"built": False, "reason": reason}
-                self.extensions.clear()
-            library = Path(self.get_ext_fullpath("pixelbert_fast._C"))
-            write_record(library.parent, record)
-
-    return RecordingBuildExt
-
-
-def write_record(package: Path, record: dict[str, Any]) -> None:
-    """Write the build record into the directory `package`."""
-    package.mkdir(parents=True, exist_ok=True)
-    (package / RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-
-
-def _extension(machine: Machine, decision: Decision) -> Any:
-    from torch.utils.cpp_extension import CppExtension, CUDAExtension
-
-    flags = {"cxx": ["-O3", "-std=c++17"]}
-    if not decision.cuda:
-        return CppExtension(
-            "pixelbert_fast._C", list(machine.cpp_sources), extra_compile_args=flags, py_limited_api=True
-        )
-    os.environ["TORCH_CUDA_ARCH_LIST"] = machine.architectures
-    flags["nvcc"] = ["-O3", "-std=c++17", "-DUSE_CUDA"]
-    sources = [*machine.cpp_sources, *machine.cuda_sources]
-    return CUDAExtension("pixelbert_fast._C", sources, extra_compile_args=flags, py_limited_api=True)
 
 
 def _torch_versions() -> tuple[str | None, str | None]:

@@ -1,0 +1,128 @@
+"""The build commands that setup.py hands to setuptools: they compile what `_build` decided and record it.
+
+Needs setuptools, and torch only where there is something to compile.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from . import _build, environment
+
+_NAME = "pixelbert_fast._C"
+_COMMANDS = frozenset({"bdist_wheel", "build", "build_ext", "develop", "editable_wheel", "install"})
+_FLAGS = ["-O3", "-std=c++17"]
+
+
+def setup_arguments(root: Path, arguments: list[str]) -> dict[str, Any]:
+    """Return the arguments of `setuptools.setup` that build `csrc/`, for the commands in `arguments`.
+
+    Commands that build nothing (metadata, sdist) decide nothing, so that the table is printed once.
+    """
+    if not _COMMANDS.intersection(arguments):
+        return {}
+    mode = environment.BUILD.read()
+    machine = _build.find_machine(root)
+    decision = _build.decide(mode, machine)
+    print(f"pixelbert_fast native code\n{_build.table(mode, machine, decision)}", flush=True)
+    record = _build.record_of(mode, machine, decision)
+    if not decision.cpu:
+        return {"cmdclass": {"build_py": _build_py(record)}}
+    return {
+        "cmdclass": {"build_py": _build_py(record), "build_ext": _build_ext(record, machine, decision)},
+        "ext_modules": [_extension(machine, optional=mode != "force")],
+        "options": {"bdist_wheel": {"py_limited_api": "cp311"}},
+    }
+
+
+def _build_py(record: dict[str, Any]) -> type:
+    from setuptools.command.build_py import build_py
+
+    class RecordingBuildPy(build_py):
+        def run(self) -> None:
+            super().run()
+            in_source = self.get_package_dir("pixelbert_fast")
+            package = in_source if self.editable_mode else f"{self.build_lib}/pixelbert_fast"
+            _build.write_record(Path(package), record)
+
+    return RecordingBuildPy
+
+
+def _build_ext(record: dict[str, Any], machine: _build.Machine, decision: _build.Decision) -> type:
+    from torch.utils.cpp_extension import BuildExtension
+
+    class RecordingBuildExt(BuildExtension):
+        """Unless forced, a compiler that fails leaves a package without native code and a record of why."""
+
+        def build_extensions(self) -> None:
+            (extension,) = self.extensions
+            try:
+                if decision.cuda:
+                    extension.extra_objects += _cuda_objects(machine, Path(self.build_temp))
+                super().build_extensions()
+            except Exception as error:
+                if not extension.optional:
+                    raise
+                reason = f"compiling failed: {(str(error) or type(error).__name__).splitlines()[0]}"
+                print(f"pixelbert_fast: no native code, {reason}", flush=True)
+                for part in ("cpu", "cuda"):
+                    record[part] = {"built": False, "reason": reason}
+            library = Path(self.build_lib, self.get_ext_filename(_NAME))
+            _build.write_record(library.parent, record)
+
+        def copy_extensions_to_source(self) -> None:
+            super().copy_extensions_to_source()
+            _build.write_record(
+                Path(self.get_finalized_command("build_py").get_package_dir("pixelbert_fast")), record
+            )
+
+    return RecordingBuildExt
+
+
+def _extension(machine: _build.Machine, *, optional: bool) -> Any:
+    from torch.utils.cpp_extension import CppExtension
+
+    return CppExtension(
+        _NAME,
+        list(machine.cpp_sources),
+        extra_compile_args={"cxx": _FLAGS},
+        py_limited_api=True,
+        optional=optional,
+    )
+
+
+def _cuda_objects(machine: _build.Machine, build_directory: Path) -> list[str]:
+    """Compile each `.cu` file with nvcc and return the objects.
+
+    nvcc is called here because torch's own helper refuses where torch has no CUDA, and sources that keep to the
+    stable ABI need only its headers.
+    """
+    from torch.utils.cpp_extension import include_paths
+
+    objects = []
+    for source in machine.cuda_sources:
+        target = build_directory / Path(source).with_suffix(".cu.o")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        includes = [f"-I{path}" for path in include_paths("cpu")]
+        command = [machine.nvcc, *_FLAGS, "-DUSE_CUDA", "-Xcompiler", "-fPIC", *includes]
+        subprocess.run(
+            [*command, *architecture_flags(machine.architectures), "-c", source, "-o", target], check=True
+        )
+        objects.append(os.fspath(target))
+    return objects
+
+
+def architecture_flags(architectures: str) -> list[str]:
+    """Turn TORCH_CUDA_ARCH_LIST, such as `8.0;9.0+PTX`, into nvcc's flags."""
+    flags = []
+    for architecture in architectures.replace(" ", ";").split(";"):
+        if not architecture:
+            continue
+        number = architecture.removesuffix("+PTX").replace(".", "")
+        flags.append(f"-gencode=arch=compute_{number},code=sm_{number}")
+        if architecture.endswith("+PTX"):
+            flags.append(f"-gencode=arch=compute_{number},code=compute_{number}")
+    return flags
