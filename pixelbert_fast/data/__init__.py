@@ -1,0 +1,1 @@
+"""Records, builders, processor, sampler and collation: everything between files and batches."""

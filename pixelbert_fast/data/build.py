@@ -1,0 +1,305 @@
+"""Building a data set: records rendered in parallel, written in blocks, resumed after a kill.
+
+While a set is built, OUT.partial holds ``identity.json`` (what is being built), one Arrow file and one JSON file for
+each finished block, and a lock; a kill loses only the blocks under way. Blocks are then copied into one
+``datasets`` directory, which takes OUT's name as the last step, so OUT is never half a set.
+"""
+
+import fcntl
+import importlib
+import inspect
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from pixelbert_fast.data.blocks import Block, render_blocks, write_split
+from pixelbert_fast.data.records import CARD, PAIR_COLUMNS, PAIRS, SPLITS, VERSION, read_card, write_card
+from pixelbert_fast.errors import RunError, UserError, nearest
+
+BUILDERS = {
+    "scenes": "pixelbert_fast.data.scenes.builder:Scenes",
+    "scenes-objects": "pixelbert_fast.data.scenes.builder:SceneObjects",
+    "tuxpaint": "pixelbert_fast.data.tuxpaint.builder:Tuxpaint",
+    "tuxpaint-objects": "pixelbert_fast.data.tuxpaint.builder:TuxpaintObjects",
+}
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Dropped:
+    """What `render` returns in place of a record that cannot be made: the key it would have had, and why not."""
+
+    key: str
+    why: str
+
+
+@dataclass(slots=True)
+class Plan:
+    """All that is decided before anything is rendered.
+
+    Args:
+        splits: for each split its specs, one a record, in order; a spec is any small picklable value.
+        card: what card.json says beside format, name, options, counts and dropped records.
+        pairs: for each split its statements about two images (the columns PAIR_COLUMNS), where `left` and `right`
+            are places in the split's specs; None for a set without them.
+    """
+
+    splits: dict[str, list]
+    card: dict
+    pairs: dict[str, list[dict]] | None = None
+
+
+class SetBuilder(Protocol):
+    """What makes a data set. Picklable, since worker processes render with it."""
+
+    name: str
+
+    def options(self) -> dict:
+        """Everything the records depend on, JSON-able: the set's identity."""
+
+    def plan(self) -> Plan:
+        """Decide on every record: deterministic, cheap, with all checks that need the whole set."""
+
+    def render(self, spec: Any) -> dict | Dropped:
+        """The record of a spec, a pure function of the builder's options and the spec."""
+
+
+@dataclass(slots=True)
+class BuildReport:
+    """What came of a build: records in each split, what was dropped ({"key", "why"}), and where the set lies."""
+
+    counts: dict[str, int]
+    dropped: list[dict[str, str]] = field(default_factory=list)
+    directory: Path = Path()
+
+
+def make_builder(name: str, **options: Any) -> SetBuilder:
+    """The builder of this name. Raises UserError naming an unknown builder or option, and the nearest known one."""
+    if name not in BUILDERS:
+        raise UserError(f"there is no data set {name!r}{_hint(name, BUILDERS)}")
+    module, _, attribute = BUILDERS[name].partition(":")
+    make = getattr(importlib.import_module(module), attribute)
+    known = inspect.signature(make).parameters
+    for option in options:
+        if option not in known:
+            raise UserError(f"the data set {name!r} has no option {option!r}{_hint(option, known)}")
+    for option, parameter in known.items():
+        if parameter.default is inspect.Parameter.empty and options.get(option) is None:
+            raise UserError(f"the data set {name!r} needs the option {option!r}")
+    return make(**{option: value for option, value in options.items() if value is not None})
+
+
+def _hint(word: str, known) -> str:
+    close = nearest(word, list(known))
+    return f"; did you mean {close!r}?" if close else f"; known are: {', '.join(known)}"
+
+
+def build_set(
+    builder: SetBuilder,
+    out: Path | str,
+    *,
+    workers: int | None = None,
+    block: int = 500,
+    progress: Progress | None = None,
+) -> BuildReport:
+    """Build a data set at `out`, or return at once where the same one is there already.
+
+    Args:
+        workers: processes that render; None takes one for each CPU this process may use, 1 renders here.
+        block: records a block, the unit that is done in parallel and that a resumed build does not repeat.
+        progress: called as ``progress(advance, total)`` with the records done since the last call (first with what
+            an earlier, killed build had done) and the records in all.
+
+    Raises:
+        UserError: `out` holds anything but this set, another build of it is running, OUT.partial is of another
+            build, or a split would end without any record although it was planned with some.
+        RunError: a worker process died.
+    """
+    out = Path(out)
+    identity = {"name": builder.name, "options": json.loads(json.dumps(builder.options()))}
+    done = _finished(out, identity)
+    if done is not None:
+        return done
+    partial = out.parent / (out.name + ".partial")
+    with _claimed(partial, identity | {"block": block, "version": VERSION}, out):
+        # Another process may have finished it between the look above and the lock.
+        done = _finished(out, identity)
+        if done is not None:
+            shutil.rmtree(partial)
+            return done
+        plan = builder.plan()
+        blocks = _plan_blocks(plan, block)
+        try:
+            render_blocks(
+                builder, blocks, partial, workers or _cpus(), progress or (lambda advance, total: None)
+            )
+        except OSError as error:
+            raise RunError(
+                f"writing {partial} failed ({error}): free some space and run the same build again"
+            ) from error
+        report = _assemble(builder, plan, blocks, partial, identity)
+        if out.exists():
+            out.rmdir()
+        os.rename(partial / "set", out)
+        shutil.rmtree(partial)
+    report.directory = out
+    return report
+
+
+def _cpus() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _finished(out: Path, identity: dict) -> BuildReport | None:
+    """The report of the set at `out` if it is this one; UserError if something else is there."""
+    if not out.exists():
+        return None
+    if not out.is_dir():
+        raise UserError(f"{out} is a file: name a directory for the data set")
+    card = read_card(out)
+    if card is None:
+        if any(out.iterdir()):
+            raise UserError(
+                f"{out} is not empty and has no {CARD} of ours: name another directory for the data set"
+            )
+        return None
+    there = {"name": card.get("name"), "options": card.get("builder")}
+    if there != identity:
+        raise UserError(
+            f"{out} holds another data set, {_told(there, identity)}: name another directory or delete that one"
+        )
+    return BuildReport(card["counts"], card["dropped"], out)
+
+
+def _told(there: dict, wanted: dict) -> str:
+    """How one identity differs from another, in a few words."""
+    if there["name"] != wanted["name"]:
+        return f"{there['name']!r} and not {wanted['name']!r}"
+    old, new = there["options"] or {}, wanted["options"]
+    names = [name for name in {**new, **old} if old.get(name) != new.get(name)]
+    return ", ".join(f"with {name} = {old.get(name)!r} and not {new.get(name)!r}" for name in names)
+
+
+@contextmanager
+def _claimed(partial: Path, identity: dict, out: Path) -> Iterator[None]:
+    """Hold OUT.partial for this process; a kill frees it. The directory is made when missing."""
+    try:
+        partial.mkdir(parents=True, exist_ok=True)
+        lock = open(partial / "lock", "w")  # noqa: SIM115
+    except OSError as error:
+        raise UserError(f"{out} cannot be written ({error.strerror}): name another directory") from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise UserError(
+                f"another process is building {out}: wait for it or name another directory"
+            ) from None
+        path = partial / "identity.json"
+        try:
+            there = json.loads(path.read_text()) if path.exists() else None
+        except ValueError:
+            there = None
+        if there is None:
+            _write_json(path, identity)
+        elif there != identity:
+            raise UserError(
+                f"{partial} holds an unfinished build of another data set: delete it or name another directory"
+            )
+        yield
+
+
+def _write_json(path: Path, value: object) -> None:
+    beside = path.with_name(path.name + ".new")
+    beside.write_text(json.dumps(value, indent=1) + "\n")
+    os.replace(beside, path)
+
+
+def _plan_blocks(plan: Plan, size: int) -> list[Block]:
+    if size < 1:
+        raise ValueError(f"block must be at least 1, not {size}")
+    unknown = [split for split in plan.splits if split not in SPLITS]
+    if unknown:
+        raise ValueError(f"a plan has a split {unknown[0]!r}, expected {', '.join(SPLITS)}")
+    return [
+        Block(split, start, specs[start : start + size])
+        for split, specs in plan.splits.items()
+        for start in range(0, len(specs), size)
+    ]
+
+
+def _assemble(
+    builder: SetBuilder, plan: Plan, blocks: list[Block], partial: Path, identity: dict
+) -> BuildReport:
+    """Write OUT.partial/set from the finished blocks, replacing what a killed build left of it."""
+    target = partial / "set"
+    shutil.rmtree(target, ignore_errors=True)
+    target.mkdir()
+    counts, dropped, rows = {}, [], {}
+    for split, specs in plan.splits.items():
+        own = [block for block in blocks if block.split == split]
+        missing = [entry for block in own for entry in block.dropped(partial)]
+        dropped += [{"key": entry["key"], "why": entry["why"]} for entry in missing]
+        gone = {entry["index"] for entry in missing}
+        kept = [i for i in range(len(specs)) if i not in gone]
+        if specs and not kept:
+            raise UserError(
+                f"every one of the {len(specs)} images of split {split!r} was dropped, the first because: {missing[0]['why']}"
+            )
+        counts[split] = len(kept)
+        rows[split] = {index: row for row, index in enumerate(kept)}
+        if kept:
+            write_split(
+                target / split,
+                [block.arrow(partial) for block in own if block.rows(partial)],
+                split,
+                identity,
+            )
+    written = [split for split in counts if counts[split]]
+    _write_splits(target, written)
+    card = {
+        "name": builder.name,
+        "builder": identity["options"],
+        "counts": counts,
+        **plan.card,
+        "dropped": dropped,
+    }
+    if plan.pairs is not None:
+        card["pairs"] = _write_pairs(target / PAIRS, plan.pairs, rows, identity)
+    write_card(target, card)
+    return BuildReport(counts, dropped)
+
+
+def _write_splits(directory: Path, splits: list[str]) -> None:
+    """The file that makes `datasets.load_from_disk` open a directory as a DatasetDict."""
+    (directory / "dataset_dict.json").write_text(json.dumps({"splits": splits}))
+
+
+def _write_pairs(
+    directory: Path, pairs: dict[str, list[dict]], rows: dict[str, dict], identity: dict
+) -> dict[str, int]:
+    """Write the statements, their places in the plan turned into rows; those about a dropped image are left out."""
+    counts = {}
+    directory.mkdir()
+    for split, statements in pairs.items():
+        row = rows[split]
+        kept = [
+            {
+                **{name: one[name] for name in PAIR_COLUMNS},
+                "left": row[one["left"]],
+                "right": row[one["right"]],
+            }
+            for one in statements
+            if one["left"] in row and one["right"] in row
+        ]
+        counts[split] = len(kept)
+        if kept:
+            write_split(directory / split, kept, f"{PAIRS}-{split}", identity)
+    _write_splits(directory, [split for split in counts if counts[split]])
+    return counts

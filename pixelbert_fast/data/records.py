@@ -1,0 +1,146 @@
+"""Built data sets on disk: the columns of a record, the card beside them, and opening one.
+
+A built set is a directory that ``datasets.load_from_disk`` opens as a DatasetDict of memory-mapped Arrow files, with
+``card.json`` beside the splits; a set with statements about pairs of images holds a second DatasetDict in ``pairs``.
+"""
+
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from pixelbert_fast.errors import UserError
+
+FORMAT = "pixelbert_fast set"
+VERSION = 1
+CARD = "card.json"
+PAIRS = "pairs"
+SPLITS = ("train", "val", "test")
+
+# Every set has these ...
+BASE_COLUMNS = ("key", "image", "height", "width", "captions")
+# ... sets whose truth is known add these ...
+TRUTH_COLUMNS = ("facts", "scene", "retrieval_caption")
+# ... and some ask questions.
+QUESTION_COLUMNS = ("questions",)
+PAIR_COLUMNS = ("left", "right", "statement", "label", "fact")
+
+# Written in retrieval_caption where no caption singles out the image.
+NO_RETRIEVAL_CAPTION = -1
+
+
+def _column_types() -> dict:
+    from datasets import List, Value
+
+    text = Value("string")
+    return {
+        "key": text,
+        "image": Value("binary"),
+        "height": Value("int32"),
+        "width": Value("int32"),
+        "captions": List(text),
+        "facts": List(text),
+        "scene": text,
+        "retrieval_caption": Value("int32"),
+        "questions": List({"question": text, "answer": text, "kind": text}),
+        "left": Value("int32"),
+        "right": Value("int32"),
+        "statement": text,
+        "label": Value("bool"),
+        "fact": text,
+    }
+
+
+def features_of(columns: Iterable[str]):
+    """The `datasets.Features` of these columns, in the order of the schema whatever order they come in.
+
+    Raises ValueError naming a column the schema does not have.
+    """
+    from datasets import Features
+
+    types, columns = _column_types(), set(columns)
+    unknown = sorted(columns - set(types))
+    if unknown:
+        raise ValueError(f"a record has a column {unknown[0]!r} that the schema does not know")
+    return Features({name: kind for name, kind in types.items() if name in columns})
+
+
+def write_card(directory: Path | str, card: dict) -> None:
+    """Write card.json, with the format's name and version first."""
+    card = {"format": FORMAT, "version": VERSION, **card}
+    text = json.dumps(card, indent=1, ensure_ascii=False) + "\n"
+    Path(directory, CARD).write_text(text, encoding="utf-8")
+
+
+def read_card(directory: Path | str) -> dict | None:
+    """The card of a built set, or None where the directory holds none of ours.
+
+    Raises UserError for a card of a later version.
+    """
+    try:
+        card = json.loads(Path(directory, CARD).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    if not isinstance(card, dict) or card.get("format") != FORMAT:
+        return None
+    if card.get("version") != VERSION:
+        raise UserError(
+            f"{directory} is a data set of format version {card.get('version')}, this program reads version "
+            f"{VERSION}: build it again with this program"
+        )
+    return card
+
+
+class BuiltSet:
+    """A built data set, opened: `directory` (Path), `card` (dict), `splits` (names, train first)."""
+
+    def __init__(self, directory: Path, card: dict):
+        self.directory = directory
+        self.card = card
+        self.splits: list[str] = list(card["counts"])
+
+    def split(self, name: str):
+        """The split as a memory-mapped `datasets.Dataset`. Raises UserError when missing or empty."""
+        self._check(name, self.card["counts"], "split")
+        return _load(self.directory / name)
+
+    def pairs(self, name: str):
+        """The statements about pairs of images of the split, likewise; `left` and `right` are rows of `split(name)`."""
+        self._check(name, self.card.get("pairs") or {}, "split with statements about pairs")
+        return _load(self.directory / PAIRS / name)
+
+    def _check(self, name: str, counts: dict, what: str) -> None:
+        if name not in counts:
+            known = ", ".join(counts) or "none"
+            raise UserError(f"{self.directory} has no {what} {name!r}, it has: {known}")
+        if not counts[name]:
+            raise UserError(
+                f"the {what} {name!r} of {self.directory} is empty: build the set with more images"
+            )
+
+    def __repr__(self) -> str:
+        return f"BuiltSet({str(self.directory)!r}, {self.card['counts']})"
+
+
+def _load(directory: Path):
+    from datasets import load_from_disk
+
+    try:
+        return load_from_disk(os.fspath(directory), keep_in_memory=False)
+    except Exception as error:  # datasets and pyarrow raise many kinds for a damaged directory
+        raise UserError(f"{directory} cannot be read ({error}): build the set again") from error
+
+
+def open_set(directory: Path | str) -> BuiltSet:
+    """Open a built data set. Raises UserError when the directory is missing or holds none of ours."""
+    directory = Path(directory)
+    if not directory.exists():
+        raise UserError(
+            f"there is no data set at {directory}: build one with `pixelbert data build NAME --out DIR`"
+        )
+    if not directory.is_dir():
+        raise UserError(f"{directory} is a file, not the directory of a built data set")
+    card = read_card(directory)
+    if card is None:
+        raise UserError(f"{directory} is not a data set of pixelbert_fast: it has no {CARD} of ours")
+    return BuiltSet(directory, card)
