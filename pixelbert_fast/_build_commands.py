@@ -75,9 +75,10 @@ def _build_ext(record: dict[str, Any], machine: _build.Machine, decision: _build
 
         def copy_extensions_to_source(self) -> None:
             super().copy_extensions_to_source()
-            _build.write_record(
-                Path(self.get_finalized_command("build_py").get_package_dir("pixelbert_fast")), record
-            )
+            package = Path(self.get_finalized_command("build_py").get_package_dir("pixelbert_fast"))
+            if not record["cpu"]["built"]:  # one from an earlier build would not be what the record says
+                (package / Path(self.get_ext_filename(_NAME)).name).unlink(missing_ok=True)
+            _build.write_record(package, record)
 
     return RecordingBuildExt
 
@@ -102,15 +103,13 @@ def _cuda_objects(machine: _build.Machine, build_directory: Path) -> list[str]:
     """
     from torch.utils.cpp_extension import include_paths
 
+    flags = [*_FLAGS, "-DUSE_CUDA", "-Xcompiler", "-fPIC", *architecture_flags(machine.architectures)]
+    includes = [f"-I{path}" for path in include_paths("cpu")]
     objects = []
     for source in machine.cuda_sources:
         target = build_directory / Path(source).with_suffix(".cu.o")
         target.parent.mkdir(parents=True, exist_ok=True)
-        includes = [f"-I{path}" for path in include_paths("cpu")]
-        command = [machine.nvcc, *_FLAGS, "-DUSE_CUDA", "-Xcompiler", "-fPIC", *includes]
-        subprocess.run(
-            [*command, *architecture_flags(machine.architectures), "-c", source, "-o", target], check=True
-        )
+        subprocess.run([machine.nvcc, *flags, *includes, "-c", source, "-o", target], check=True)
         objects.append(os.fspath(target))
     return objects
 
