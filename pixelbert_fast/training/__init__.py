@@ -1,0 +1,1 @@
+"""Training: configuration, engines, optimiser, schedule, resumable state, loop and logs."""

@@ -1,0 +1,138 @@
+"""The training command: `deepspeed pixelbert_fast/train.py`, `python pixelbert_fast/train.py`, `pixelbert train`.
+
+Exit status: 0 done, 1 a failure, 2 a user's mistake, 130 stopped by Ctrl-C, 143 by SIGTERM.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+from pixelbert_fast.errors import UserError, nearest
+
+_DESCRIPTION = """\
+Train by a recipe. With no arguments: the recipe "demo", which pre-trains the tiny model on rendered scenes, CPU or GPU.
+The run's folder gets checkpoint/ (for from_pretrained), metrics.json, log.jsonl and tensorboard/."""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message}; see --help")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command's arguments."""
+    it = _Parser(prog="train.py", description=_DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter)
+    it.add_argument("--config", metavar="RECIPE", help="a YAML file, or the name of one that comes with the package")
+    it.add_argument(
+        "--resume",
+        choices=("auto", "never"),
+        default="auto",
+        help="auto: go on where the output folder's run stopped, show a finished one again; never: replace it",
+    )
+    it.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    # DeepSpeed's launcher passes it; the environment says the same.
+    it.add_argument("--local_rank", "--local-rank", type=int, default=0, help=argparse.SUPPRESS)
+    it.add_argument("overrides", nargs="*", metavar="key.path=value", help="options that differ from the recipe's")
+    return it
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit status."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    try:
+        arguments = _parse(argv)
+        return _train(arguments)
+    except BaseException as error:
+        if isinstance(error, SystemExit):
+            raise
+        return _failed(error, debug="--debug" in argv)
+
+
+def _parse(argv: list[str]) -> argparse.Namespace:
+    it = parser()
+    known, unknown = it.parse_known_intermixed_args(argv)
+    if unknown:
+        options = [name for action in it._actions for name in action.option_strings]
+        guess = nearest(unknown[0].partition("=")[0], options)
+        hint = f"; did you mean {guess}?" if guess else "; an override is written key.path=value"
+        raise UserError(f"unknown argument {unknown[0]!r}{hint}")
+    return known
+
+
+def _train(arguments: argparse.Namespace) -> int:
+    # The recipe first: a mistake in it is told before anything slow is imported.
+    from pixelbert_fast.training.recipes import load_config
+
+    config = load_config(arguments.config, arguments.overrides)
+
+    from pixelbert_fast.training import engine as engines
+    from pixelbert_fast.training.run import run
+
+    name = engines.engine_name(config.training.engine)
+    ranks = engines.start_ranks(name)
+    try:
+        result = run(config, ranks, name, resume=arguments.resume)
+    finally:
+        if name == "deepspeed":
+            from pixelbert_fast.training.deepspeed_engine import leave
+
+            leave()
+    if ranks.first:
+        print(closing(result), flush=True)
+    return 0
+
+
+def closing(result: Any) -> str:
+    """The table a run ends with, and the paths it wrote."""
+    metrics = result.metrics
+    rows = [
+        *(tuple(row) for row in metrics["summary"]),
+        ("training", _duration(metrics["training_seconds"])),
+        ("all together", _duration(metrics["total_seconds"])),
+    ]
+    width = max(len(name) for name, _ in rows)
+    lines = [f"{name:<{width}}  {value}" for name, value in rows]
+    paths = [metrics["checkpoint"], str(result.folder.metrics_file), str(result.folder.path / "log.jsonl")]
+    if result.before:
+        lines.insert(0, f"{result.folder.path} holds this run, finished; --resume never trains it again")
+    return "\n".join(["", *lines, "", *paths])
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+def _failed(error: BaseException, *, debug: bool) -> int:
+    """Say what went wrong, in one sentence, and return the exit status."""
+    from pixelbert_fast.training.ranks import PeerError, exit_status, launched, ranks_from_environment
+
+    if debug:
+        traceback.print_exception(error)
+    if isinstance(error, PeerError):
+        return error.status  # the process that failed says why
+    rank = ranks_from_environment().rank if launched() else 0
+    who = f"process {rank}: " if rank else ""
+    if isinstance(error, KeyboardInterrupt):
+        print(f"{who}interrupted; the same command goes on from the last saved state", file=sys.stderr)
+    elif hasattr(error, "status"):
+        print(f"{who}{error}", file=sys.stderr)
+    elif isinstance(error, UserError):
+        if rank == 0:
+            print(f"error: {error}", file=sys.stderr)
+    else:
+        _tell_failure(error, who)
+    return getattr(error, "status", exit_status(error))
+
+
+def _tell_failure(error: BaseException, who: str) -> None:
+    from pixelbert_fast.errors import RunError
+
+    kind = "" if isinstance(error, RunError) else f"{type(error).__name__}: "
+    reason = " ".join(str(error).split()) or "no reason given"
+    hint = "" if isinstance(error, RunError) else " (--debug shows where)"
+    print(f"{who}failed: {kind}{reason}{hint}", file=sys.stderr)

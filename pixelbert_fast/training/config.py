@@ -1,0 +1,222 @@
+"""What a run can be told: the tree of options, each with its default, its meaning and its bounds.
+
+Reading one from YAML and the command line is `recipes.load_config`.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+Count = Annotated[int, Field(ge=1)]
+NotNegative = Annotated[float, Field(ge=0.0)]
+
+
+class Section(BaseModel):
+    """A part of the tree; a key it does not know is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+class BuildConfig(BaseModel):
+    """How to build the data set when its directory is not there: a builder's name and that builder's own options."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    name: str
+
+    def options(self) -> dict[str, Any]:
+        """The builder's options, without its name."""
+        return dict(self.model_extra or {})
+
+
+class DataConfig(Section):
+    """Which images and texts, and how they become batches.
+
+    Attributes:
+        directory: a built data set; relative to the working directory.
+        build: how to build it on first use; None: it must be there.
+        captions_per_image: texts read with one pass of an image through the backbone.
+        mismatched_share: how many of them are made not to match.
+        max_text_length: word pieces a text, [CLS] and [SEP] included; longer ones are cut and counted.
+        short_side, long_side: pixels; an image's short side becomes the one unless its long side would pass the other.
+        size_divisor: both sides are multiples of it.
+        validation_split, test_split: the names of the splits.
+    """
+
+    directory: str = "data/scenes"
+    build: BuildConfig | None = None
+    captions_per_image: Count = 4
+    mismatched_share: Share = 0.5
+    max_text_length: Annotated[int, Field(ge=3)] = 40
+    short_side: Count = 800
+    long_side: Count = 1333
+    size_divisor: Count = 1
+    validation_split: str = "val"
+    test_split: str = "test"
+
+
+class TokenizerConfig(Section):
+    """The word pieces: a saved tokenizer's directory, or None to train `size` pieces on the set's captions."""
+
+    path: str | None = None
+    size: Count = 2000
+
+
+class ModelConfig(Section):
+    """The model: a preset of PixelBertConfig, and any of its fields by name."""
+
+    preset: str = "tiny"
+    overrides: dict[str, Any] = {}
+
+
+class ObjectivesConfig(Section):
+    """What pre-training learns from: masked words, image-text matching, both, or (for an ablation) neither."""
+
+    mlm: bool = True
+    itm: bool = True
+    mlm_probability: Share = 0.15
+    mlm_on_mismatched: bool = False
+
+
+class StartConfig(Section):
+    """What training starts from; everything not given starts at random.
+
+    Attributes:
+        backbone: backbone weights, a file or a directory.
+        backbone_recipe: a recipe of the task "objects" that trains such weights first, into OUTPUT/backbone.
+        bert: a BERT directory for the Transformer.
+        checkpoint: a checkpoint of the whole model.
+        text_only: the twin that is shown no pixels, for honest comparison.
+    """
+
+    backbone: str | None = None
+    backbone_recipe: str | None = None
+    bert: str | None = None
+    checkpoint: str | None = None
+    text_only: bool = False
+
+    @model_validator(mode="after")
+    def _one_backbone(self) -> StartConfig:
+        if self.backbone and self.backbone_recipe:
+            raise ValueError("give start.backbone or start.backbone_recipe, not both")
+        return self
+
+
+class GroupConfig(Section):
+    """One part of the model's optimiser: `momentum` is SGD's, `betas` and `eps` are AdamW's.
+
+    Biases and norm parameters get no weight decay whatever `weight_decay` is.
+    """
+
+    algorithm: Literal["sgd", "adamw"]
+    lr: NotNegative
+    weight_decay: NotNegative
+    momentum: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.9
+    betas: tuple[Annotated[float, Field(ge=0.0, lt=1.0)], Annotated[float, Field(ge=0.0, lt=1.0)]] = (0.9, 0.999)
+    eps: Annotated[float, Field(gt=0.0)] = 1e-8
+
+
+class BackboneGroup(GroupConfig):
+    """The paper's choice for the backbone."""
+
+    algorithm: Literal["sgd", "adamw"] = "sgd"
+    lr: NotNegative = 1e-2
+    weight_decay: NotNegative = 5e-4
+
+
+class TransformerGroup(GroupConfig):
+    """The paper's choice for everything that is not the backbone."""
+
+    algorithm: Literal["sgd", "adamw"] = "adamw"
+    lr: NotNegative = 1e-4
+    weight_decay: NotNegative = 1e-2
+
+
+class OptimizerConfig(Section):
+    """Two algorithms, and the bound on the global norm of all gradients together (None: no bound)."""
+
+    backbone: BackboneGroup = BackboneGroup()
+    transformer: TransformerGroup = TransformerGroup()
+    clip_norm: Annotated[float, Field(gt=0.0)] | None = 10.0
+
+
+class ScheduleConfig(Section):
+    """One factor on every learning rate.
+
+    Attributes:
+        kind: after the warm-up, `step` multiplies by `gamma` at each milestone, `cosine` falls to `floor` at the
+            end, `constant` stays.
+        warmup_steps: steps over which the factor rises linearly from `warmup_start` to 1.
+        milestones: epochs, fractions allowed.
+        floor: cosine's last factor.
+    """
+
+    kind: Literal["step", "cosine", "constant"] = "step"
+    warmup_steps: Annotated[int, Field(ge=0)] = 0
+    warmup_start: Share = 1.0 / 3.0
+    milestones: tuple[NotNegative, ...] = ()
+    gamma: Share = 0.1
+    floor: Share = 0.0
+
+
+class TrainingConfig(Section):
+    """How long and how.
+
+    Attributes:
+        images_per_batch: images a process and backward pass.
+        epochs, steps: how long to train; give one. A step is one update of the weights.
+        accumulation: backward passes a step.
+        precision: bf16 computes under autocast; the weights stay fp32.
+        engine: auto is DeepSpeed when its launcher started this process, else plain PyTorch.
+        zero_stage: what DeepSpeed divides among processes: 0 nothing, 1 optimiser state, 2 gradients as well.
+        threads: CPU threads a process; None: the machine's cores divided among its processes.
+        log_every: steps between log records; non-finite losses are looked for then.
+        checkpoint_every_minutes: how often the state to resume from is written; 0: only when interrupted.
+        prefetch: batches prepared ahead by a thread; 0: none.
+    """
+
+    images_per_batch: Count = 16
+    epochs: Annotated[float, Field(gt=0.0)] | None = None
+    steps: Count | None = None
+    accumulation: Count = 1
+    precision: Literal["fp32", "bf16"] = "fp32"
+    engine: Literal["auto", "deepspeed", "plain"] = "auto"
+    zero_stage: Literal[0, 1, 2] = 0
+    threads: Count | None = None
+    log_every: Count = 20
+    checkpoint_every_minutes: NotNegative = 10.0
+    prefetch: Annotated[int, Field(ge=0)] = 2
+
+    @model_validator(mode="after")
+    def _one_length(self) -> TrainingConfig:
+        if (self.epochs is None) == (self.steps is None):
+            raise ValueError("give either training.epochs or training.steps")
+        return self
+
+
+class EvaluationConfig(Section):
+    """What is measured at the end, and how often on the way (0: never)."""
+
+    splits: tuple[str, ...] = ("val", "test")
+    images: Count | None = 1000
+    every_epochs: Annotated[int, Field(ge=0)] = 0
+
+
+class RunConfig(Section):
+    """The whole tree. `output` is the run's folder; a recipe that names none gets `runs/` and its own name."""
+
+    task: Literal["pretrain", "objects"] = "pretrain"
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    output: str = "runs/run"
+    data: DataConfig = DataConfig()
+    tokenizer: TokenizerConfig = TokenizerConfig()
+    model: ModelConfig = ModelConfig()
+    objectives: ObjectivesConfig = ObjectivesConfig()
+    start: StartConfig = StartConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    schedule: ScheduleConfig = ScheduleConfig()
+    training: TrainingConfig
+    evaluation: EvaluationConfig = EvaluationConfig()

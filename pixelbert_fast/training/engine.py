@@ -1,0 +1,113 @@
+"""What the loop asks of an engine, and the choice between the two that there are."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from pixelbert_fast.errors import UserError
+from pixelbert_fast.training.optimizer import TwoAlgorithmOptimizer
+from pixelbert_fast.training.ranks import Ranks, launched
+
+
+class Engine(Protocol):
+    """Computes updates; the loop decides what of, and when.
+
+    Attributes:
+        model: what a loss is computed with; its call is the engine's forward.
+        module: the plain module inside, for evaluation and saving.
+        optimizer: the one whose groups hold the learning rates.
+        device: where batches must be.
+    """
+
+    model: nn.Module
+    module: nn.Module
+    optimizer: TwoAlgorithmOptimizer
+    device: torch.device
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """The context a loss is computed in."""
+
+    def backward(self, loss: Tensor) -> None:
+        """Add the gradients of `loss` (a mean over one batch) divided by the accumulation."""
+
+    def step(self) -> bool:
+        """After each backward; True when this one completed an update: clipped, applied, gradients cleared."""
+
+    def gradient_norm(self) -> float:
+        """The global norm before clipping at the last update; NaN when it is not known. Waits for the device."""
+
+    def shared_state(self) -> dict[str, Any]:
+        """State that is the same in every process."""
+
+    def own_state(self) -> dict[str, Any]:
+        """State that differs by process; empty when there is none."""
+
+    def load_state(self, shared: dict[str, Any], own: dict[str, Any]) -> None:
+        """Take over what `shared_state` and `own_state` returned, exactly; an empty `own` when the world changed."""
+
+    def close(self) -> None:
+        """Give up what the engine holds beyond the module."""
+
+
+def engine_name(wanted: str) -> str:
+    """`auto` resolved: "deepspeed" when a launcher started this process, else "plain".
+
+    Raises:
+        UserError: a plain engine in one of several processes.
+    """
+    if wanted == "auto":
+        return "deepspeed" if launched() else "plain"
+    return wanted
+
+
+def start_ranks(name: str) -> Ranks:
+    """Join the run's processes before anything else is done together.
+
+    Raises:
+        UserError: a plain engine in one of several processes, or an engine that is not installed.
+    """
+    from pixelbert_fast.training.ranks import ranks_from_environment
+
+    if name == "deepspeed":
+        from pixelbert_fast.training import deepspeed_engine
+
+        return deepspeed_engine.join()
+    ranks = ranks_from_environment() if launched() else Ranks()
+    if ranks.world > 1:
+        raise UserError(
+            f"training.engine=plain runs in one process and {ranks.world} were started;"
+            " use training.engine=deepspeed or start one"
+        )
+    return ranks
+
+
+def make_engine(name: str, model: nn.Module, optimizer: TwoAlgorithmOptimizer, config: Any, ranks: Ranks) -> Engine:
+    """Build an engine from a `RunConfig`; the model is moved to the process's device."""
+    options = {
+        "accumulation": config.training.accumulation,
+        "clip_norm": config.optimizer.clip_norm,
+        "bf16": config.training.precision == "bf16",
+    }
+    if name == "deepspeed":
+        from pixelbert_fast.training.deepspeed_engine import DeepSpeedEngine
+
+        return DeepSpeedEngine(
+            model,
+            optimizer,
+            ranks=ranks,
+            zero_stage=config.training.zero_stage,
+            images_per_batch=config.training.images_per_batch,
+            **options,
+        )
+    from pixelbert_fast.training.plain_engine import PlainEngine
+
+    return PlainEngine(model, optimizer, device=device_of(ranks), **options)
+
+
+def device_of(ranks: Ranks) -> torch.device:
+    """The process's GPU where there is one, else the CPU."""
+    return torch.device("cuda", ranks.local_rank) if torch.cuda.is_available() else torch.device("cpu")

@@ -1,0 +1,114 @@
+"""A run's folder: whether there is a run in it, of which configuration, and what may be done with it.
+
+The rule. `--resume auto` (the default): a finished run of the same configuration is shown again, an unfinished one
+goes on, and a run of another configuration is an error. `--resume never`: whatever run is there is replaced.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any, Literal
+
+from pixelbert_fast.errors import UserError
+from pixelbert_fast.training.checkpoint import write_json
+
+# What may differ between two sittings of one run: none of it changes what is computed beyond rounding.
+_FREE = {
+    ("output",),
+    ("training", "engine"),
+    ("training", "threads"),
+    ("training", "log_every"),
+    ("training", "checkpoint_every_minutes"),
+    ("training", "prefetch"),
+}
+_OURS = ("run.json", "metrics.json", "log.jsonl", "tensorboard", "checkpoint", "resume")
+
+
+class RunFolder:
+    """The folder of one run.
+
+    `run.json` holds the configuration of the run that is or was made here; `metrics.json` comes last and makes it
+    finished. `checkpoint/` is what `from_pretrained` reads, `resume/` what an unfinished run goes on from.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.metrics_file = self.path / "metrics.json"
+        self.checkpoint = self.path / "checkpoint"
+        self.resume = self.path / "resume"
+        self.backbone = self.path / "backbone"
+
+    def claim(self, config: dict[str, Any], resume: Literal["auto", "never"]) -> Literal["new", "started", "finished"]:
+        """Decide what to do here and prepare the folder for it; by one process.
+
+        Args:
+            config: the run's configuration, JSON-able.
+
+        Raises:
+            UserError: another configuration's run is here, or files that no run made.
+        """
+        found = self._configuration()
+        if found is None:
+            self._refuse_strangers()
+        elif resume == "auto":
+            difference = _first_difference(found, config)
+            if difference is not None:
+                key, there, here = difference
+                raise UserError(
+                    f"{self.path} holds a run with {key} = {there!r}, and now it is {here!r}; choose another"
+                    " output=FOLDER, or --resume never to replace that run"
+                )
+            return "finished" if self.metrics_file.is_file() else "started"
+        for name in _OURS:
+            _remove(self.path / name)
+        self.path.mkdir(parents=True, exist_ok=True)
+        write_json(self.path / "run.json", {"format": "pixelbert_fast run", "version": 1, "config": config})
+        return "new"
+
+    def metrics(self) -> dict[str, Any]:
+        """The finished run's `metrics.json`."""
+        try:
+            return json.loads(self.metrics_file.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise UserError(f"{self.metrics_file} is damaged ({error}); run again with --resume never") from None
+
+    def _configuration(self) -> dict[str, Any] | None:
+        file = self.path / "run.json"
+        if not file.is_file():
+            return None
+        try:
+            return json.loads(file.read_text(encoding="utf-8"))["config"]
+        except (ValueError, KeyError, TypeError):
+            raise UserError(
+                f"{file} is damaged; remove the folder {self.path} or choose another output=FOLDER"
+            ) from None
+
+    def _refuse_strangers(self) -> None:
+        if self.path.exists() and not self.path.is_dir():
+            raise UserError(f"the output {self.path} is a file; choose another output=FOLDER")
+        for name in _OURS:
+            if (self.path / name).exists():
+                raise UserError(
+                    f"{self.path} has a {name!r} in it that no run here made; choose another output=FOLDER"
+                )
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _first_difference(there: Any, here: Any, place: tuple[str, ...] = ()) -> tuple[str, Any, Any] | None:
+    if place in _FREE:
+        return None
+    if isinstance(there, dict) and isinstance(here, dict):
+        for key in sorted({*there, *here}):
+            found = _first_difference(there.get(key), here.get(key), (*place, key))
+            if found is not None:
+                return found
+        return None
+    return None if there == here else (".".join(place), there, here)

@@ -1,0 +1,266 @@
+"""The training loop: batches in, updates out, and everything that happens between two updates."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import signal
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+
+from pixelbert_fast.errors import RunError
+from pixelbert_fast.training.checkpoint import StateFolder
+from pixelbert_fast.training.engine import Engine
+from pixelbert_fast.training.logs import RunLog, bar
+from pixelbert_fast.training.ranks import Ranks
+from pixelbert_fast.training.schedule import Schedule
+from pixelbert_fast.training.signals import StopSignals
+
+
+# Above every signal's number.
+_LATE = 256
+
+
+@dataclass
+class Position:
+    """Where a run is.
+
+    Attributes:
+        step: updates made.
+        epoch, batch: the epoch, and how many of its batches this process has read.
+        seconds: spent training, over all sittings.
+        pairs: image-text pairs seen, by all processes.
+    """
+
+    step: int = 0
+    epoch: int = 0
+    batch: int = 0
+    seconds: float = 0.0
+    pairs: int = 0
+
+
+class Stopped(Exception):
+    """The run was asked to stop and has saved its state."""
+
+    def __init__(self, number: signal.Signals, step: int) -> None:
+        super().__init__(f"stopped after step {step}; the same command goes on from there")
+        self.status = 128 + number
+
+
+class TrainingLoop:
+    """One run's loop; `run` is called once.
+
+    Args:
+        task: what is trained, see `tasks.protocol.Task`.
+        engine, schedule: what computes the updates, and their rates.
+        states: where the state to resume from goes.
+        record: put into every state (the configuration).
+        evaluate: called with the position at the end of every `evaluate_every` epochs (0: never).
+    """
+
+    def __init__(
+        self,
+        task: Any,
+        engine: Engine,
+        schedule: Schedule,
+        *,
+        ranks: Ranks,
+        states: StateFolder,
+        log: RunLog,
+        options: Any,
+        record: dict[str, Any],
+        evaluate: Callable[[Position], None] | None = None,
+        evaluate_every: int = 0,
+    ) -> None:
+        self._task = task
+        self._engine = engine
+        self._schedule = schedule
+        self._ranks = ranks
+        self._states = states
+        self._log = log
+        self._options = options
+        self._record = record
+        self._evaluate = evaluate if evaluate_every else None
+        self._evaluate_every = evaluate_every
+        self._losses: list[torch.Tensor] = []
+        self._names: list[str] = []
+
+    def run(self, position: Position, total_steps: int, title: str = "training") -> None:
+        """Train from `position` (which is moved on) until `total_steps` updates are made, then save the state.
+
+        Raises:
+            Stopped: a signal came; the state is saved.
+            RunError: the loss is not finite, or an epoch has no batches.
+        """
+        if position.step >= total_steps:
+            return
+        per_epoch = self._task.steps_per_epoch(self._ranks.world)
+        batches = self._batches(position.epoch, position.batch)
+        clock = _Clock(position)
+        self._engine.module.train()
+        progress = bar(title, total_steps, position.step, shown=self._ranks.first)
+        try:
+            with StopSignals(says=self._ranks.first) as signals, progress:
+                while position.step < total_steps:
+                    self._update(batches, position, per_epoch)
+                    progress.update()
+                    done = position.step == total_steps
+                    if done or position.step % self._options.log_every == 0:
+                        progress.set_postfix_str(self._report(position, clock), refresh=False)
+                    if not done and self._evaluation_due(position, per_epoch):
+                        clock.pause()
+                        self._evaluate(position)
+                        self._engine.module.train()
+                        clock.go_on()
+                    self._save_if_due(position, clock, signals, done)
+        finally:
+            batches.close()
+
+    def _batches(self, epoch: int, skip: int) -> Any:
+        endless = self._endless(epoch, skip)
+        if self._options.prefetch:
+            from pixelbert_fast.data.loader import prefetch
+
+            return prefetch(endless, self._options.prefetch)
+        return endless
+
+    def _endless(self, epoch: int, skip: int) -> Iterator[Any]:
+        for number in itertools.count(epoch):
+            empty = not skip
+            for batch in self._task.batches(number, self._ranks.rank, self._ranks.world, skip=skip):
+                empty = False
+                yield batch
+            if empty:
+                raise RunError(f"epoch {number} has no batches; the training split holds too few images")
+            skip = 0
+
+    def _update(self, batches: Iterator[Any], position: Position, per_epoch: int) -> None:
+        self._schedule.set(position.step)
+        complete = False
+        while not complete:
+            batch = next(batches)
+            position.pairs += self._task.size(batch)["pairs"] * self._ranks.world
+            batch = _on_device(batch, self._engine.device)
+            with self._engine.autocast():
+                loss, scalars = self._task.loss(self._engine.model, batch)
+            self._engine.backward(loss)
+            complete = self._engine.step()
+            # Kept on the device: reading it now would make the host wait for every step.
+            self._names = ["loss", *scalars]
+            values = [loss.detach(), *(value.detach() for value in scalars.values())]
+            self._losses.append(torch.stack([value.float().reshape(()) for value in values]))
+            position.batch += 1
+            if position.batch == per_epoch:
+                position.epoch, position.batch = position.epoch + 1, 0
+        position.step += 1
+
+    def _report(self, position: Position, clock: _Clock) -> str:
+        """Log the interval's means; the first place where a loss that is not finite is noticed."""
+        means = self._checked_means(position)
+        rate = clock.rate(position)
+        rates = {group["name"]: group["lr"] for group in self._engine.optimizer.param_groups}
+        values = {
+            "epoch": position.epoch + position.batch / max(self._task.steps_per_epoch(self._ranks.world), 1),
+            **means,
+            "gradient_norm": self._engine.gradient_norm(),
+            "lr": rates,
+            "pairs_per_second": rate,
+            "seconds": position.seconds,
+        }
+        self._log.write("train", position.step, _finite_or_none(values))
+        return f"loss {means['loss']:.3f}, {rate:.0f} pairs/s"
+
+    def _checked_means(self, position: Position) -> dict[str, float]:
+        rows = torch.stack(self._losses).double().cpu()
+        self._losses.clear()
+        loss = rows[:, 0]
+        bad = torch.nonzero(~torch.isfinite(loss))
+        first_bad = -1
+        if len(bad):
+            updates_back = (len(loss) - 1 - int(bad[0])) // self._options.accumulation
+            first_bad = position.step - updates_back
+        wrong = [step for step in self._ranks.gather(first_bad) if step >= 0]
+        if wrong:
+            raise RunError(
+                f"the loss is not finite at step {min(wrong)}; lower the learning rates, lengthen the warm-up or"
+                " tighten optimizer.clip_norm"
+            )
+        return dict(zip(self._names, self._ranks.mean(rows.nanmean(0).tolist()), strict=True))
+
+    def _evaluation_due(self, position: Position, per_epoch: int) -> bool:
+        if self._evaluate is None or position.epoch == 0 or position.epoch % self._evaluate_every:
+            return False
+        # The update that crossed the boundary may have read into the next epoch.
+        return position.batch < min(self._options.accumulation, per_epoch)
+
+    def _save_if_due(self, position: Position, clock: _Clock, signals: StopSignals, done: bool) -> None:
+        minutes = self._options.checkpoint_every_minutes
+        late = bool(minutes) and clock.since_save() >= 60.0 * minutes
+        # One exchange a step for both questions, so that all processes stop and save after the same step.
+        words = self._ranks.gather(int(signals.received or 0) + _LATE * late)
+        number = max(word % _LATE for word in words)
+        due = any(word >= _LATE for word in words)
+        if not (number or due or done):
+            return
+        if self._losses:
+            self._checked_means(position)  # never save what a loss that is not finite has made
+        clock.rate(position)
+        self._states.write(
+            position.step,
+            {"position": asdict(position), "config": self._record},
+            {**self._engine.shared_state(), "schedule": self._schedule.state_dict()},
+            self._engine.own_state(),
+        )
+        clock.saved()
+        if number and not done:
+            raise Stopped(signal.Signals(number), position.step)
+
+
+class _Clock:
+    """Seconds spent training, the rate over the last interval, and the time since the last save."""
+
+    def __init__(self, position: Position) -> None:
+        now = time.perf_counter()
+        self._counted = self._rated = self._saved = now
+        self._pairs = position.pairs
+
+    def rate(self, position: Position) -> float:
+        now = time.perf_counter()
+        position.seconds += now - self._counted
+        self._counted = now
+        rate = (position.pairs - self._pairs) / max(now - self._rated, 1e-9)
+        self._rated, self._pairs = now, position.pairs
+        return rate
+
+    def pause(self) -> None:
+        self._paused = time.perf_counter()
+
+    def go_on(self) -> None:
+        away = time.perf_counter() - self._paused
+        self._counted += away
+        self._rated += away
+
+    def since_save(self) -> float:
+        return time.perf_counter() - self._saved
+
+    def saved(self) -> None:
+        self._saved = time.perf_counter()
+
+
+def _on_device(batch: dict[str, Any], device: torch.device) -> dict[str, Any]:
+    return {
+        name: value.to(device, non_blocking=True) if isinstance(value, torch.Tensor) else value
+        for name, value in batch.items()
+    }
+
+
+def _finite_or_none(values: dict[str, Any]) -> dict[str, Any]:
+    """NaN is no JSON."""
+    return {
+        name: None if isinstance(value, float) and not math.isfinite(value) else value
+        for name, value in values.items()
+    }

@@ -1,0 +1,257 @@
+"""One run from its configuration to its metrics: data, backbone, training, evaluation, checkpoint."""
+
+from __future__ import annotations
+
+import platform
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from pixelbert_fast.errors import RunError, UserError
+from pixelbert_fast.training import engine as engines
+from pixelbert_fast.training.checkpoint import (
+    StateFolder,
+    seed_all,
+    set_random_state,
+    undisturbed_random,
+    write_json,
+)
+from pixelbert_fast.training.config import RunConfig
+from pixelbert_fast.training.folder import RunFolder
+from pixelbert_fast.training.logs import RunLog, bar
+from pixelbert_fast.training.loop import Position, TrainingLoop
+from pixelbert_fast.training.optimizer import TwoAlgorithmOptimizer, parameter_groups
+from pixelbert_fast.training.ranks import Ranks, threads_per_process
+from pixelbert_fast.training.recipes import load_config
+from pixelbert_fast.training.schedule import Schedule, make_factor
+
+Resume = Literal["auto", "never"]
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run gave.
+
+    Attributes:
+        metrics: what `metrics.json` holds.
+        folder: where it is.
+        before: whether it had been finished before, and nothing was done now.
+    """
+
+    metrics: dict[str, Any]
+    folder: RunFolder
+    before: bool
+
+
+def run(config: RunConfig, ranks: Ranks, engine_name: str, *, resume: Resume = "auto") -> Result:
+    """Do what `config` says; called by every process of the run.
+
+    Raises:
+        UserError, RunError: one sentence saying what is wrong.
+        loop.Stopped: a signal asked for it; the same call goes on from there.
+    """
+    began = time.perf_counter()
+    folder = RunFolder(config.output)
+    described = config.model_dump(mode="json")
+    found = ranks.first_does(lambda: folder.claim(described, resume))
+    if found == "finished":
+        return Result(ranks.first_does(folder.metrics), folder, before=True)
+    _set_threads(config, ranks)
+    prepare_data(config, ranks)
+    backbone_seconds = 0.0
+    prepared = config
+    if config.start.backbone_recipe:
+        backbone = _train_backbone(config, folder, ranks, engine_name, resume if found == "new" else "auto")
+        backbone_seconds = backbone["total_seconds"]
+        start = config.start.model_copy(update={"backbone": backbone["checkpoint"], "backbone_recipe": None})
+        prepared = config.model_copy(update={"start": start})
+
+    seed_all(config.seed)
+    task = _make_task(prepared)
+    engine, position = _trained(task, prepared, described, folder, ranks, engine_name)
+    try:
+        metrics = _concluded(task, engine, position, config, folder, ranks, began, backbone_seconds)
+    finally:
+        engine.close()
+    return Result(metrics, folder, before=False)
+
+
+def prepare_data(config: RunConfig, ranks: Ranks) -> None:
+    """Build the data set if the configuration says how and it is not there; the other processes wait."""
+    build = config.data.build
+    if build is None:
+        return
+
+    def work() -> None:
+        from pixelbert_fast.data.build import build_set, make_builder
+
+        build_set(make_builder(build.name, **build.options()), Path(config.data.directory))
+
+    ranks.first_does(work)
+
+
+def _make_task(config: RunConfig) -> Any:
+    from pixelbert_fast.tasks import make_task
+
+    return make_task(config)
+
+
+def _train_backbone(
+    config: RunConfig, folder: RunFolder, ranks: Ranks, engine_name: str, resume: Resume
+) -> dict[str, Any]:
+    recipe = load_config(config.start.backbone_recipe, [f"output={folder.backbone}"])
+    if recipe.task != "objects":
+        raise UserError(
+            f"start.backbone_recipe = {config.start.backbone_recipe!r} is a recipe of the task {recipe.task!r};"
+            " it must be one of the task 'objects'"
+        )
+    if ranks.first:
+        print(f"first a backbone, by the recipe {config.start.backbone_recipe!r}", flush=True)
+    return run(recipe, ranks, engine_name, resume=resume).metrics
+
+
+def _trained(
+    task: Any, config: RunConfig, described: dict[str, Any], folder: RunFolder, ranks: Ranks, engine_name: str
+) -> tuple[engines.Engine, Position]:
+    model = task.model
+    options = {part: getattr(config.optimizer, part).model_dump() for part in ("backbone", "transformer")}
+    optimizer = TwoAlgorithmOptimizer(parameter_groups(model, task.parameter_groups(model), options))
+    states = StateFolder(folder.resume, ranks)
+    engine = engines.make_engine(engine_name, model, optimizer, config, ranks)
+    # Only now do the processes draw differently: the model was built alike in all of them.
+    seed_all(config.seed + 1 + ranks.rank)
+
+    state = states.read()
+    position = Position() if state is None else _position(state[0], ranks)
+    per_epoch = task.steps_per_epoch(ranks.world)
+    total = _total_steps(config, position, per_epoch)
+    updates_per_epoch = per_epoch / config.training.accumulation
+    schedule = Schedule(optimizer, make_factor(config.schedule, total, updates_per_epoch))
+    if state is not None:
+        _take_over(state, engine, schedule, config, ranks)
+        if ranks.first:
+            print(f"going on after step {position.step} of {total}", flush=True)
+    log = RunLog(folder.path, writes=ranks.first, resumed_step=position.step)
+
+    def evaluate(at: Position) -> None:
+        log.write("evaluation", at.step, {"metrics": evaluated(task, engine, config, ranks)})
+
+    loop = TrainingLoop(
+        task,
+        engine,
+        schedule,
+        ranks=ranks,
+        states=states,
+        log=log,
+        options=config.training,
+        record=described,
+        evaluate=evaluate,
+        evaluate_every=config.evaluation.every_epochs,
+    )
+    try:
+        loop.run(position, total, title=task.name)
+    finally:
+        log.close()
+    return engine, position
+
+
+def _position(record: dict[str, Any], ranks: Ranks) -> Position:
+    position = Position(**record["position"])
+    if record["world"] != ranks.world:
+        # Steps read the epoch's order from left to right over all ranks: the same images are left to see.
+        position.batch = position.batch * record["world"] // ranks.world
+    return position
+
+
+def _take_over(state: tuple, engine: engines.Engine, schedule: Schedule, config: RunConfig, ranks: Ranks) -> None:
+    record, shared, mine = state
+    if mine is None and config.training.zero_stage > 0:
+        raise UserError(
+            f"the state under {config.output} was written by {record['world']} processes and this run has"
+            f" {ranks.world}; with training.zero_stage > 0 start as many as before"
+        )
+    try:
+        engine.load_state(shared, {} if mine is None else mine["own"])
+        schedule.load_state_dict(shared["schedule"])
+    except (RuntimeError, ValueError, KeyError) as error:
+        reason = str(error).splitlines()[0]
+        raise RunError(f"the state under {config.output}/resume does not fit this model: {reason}") from None
+    if mine is not None:
+        set_random_state(mine["random"])
+    else:
+        seed_all(config.seed + 1 + ranks.rank + 1000 * record["step"])
+
+
+def _total_steps(config: RunConfig, position: Position, batches_per_epoch: int) -> int:
+    options = config.training
+    if options.steps is not None:
+        return options.steps
+    left = options.epochs * batches_per_epoch - position.epoch * batches_per_epoch - position.batch
+    return max(position.step + round(left / options.accumulation), 1)
+
+
+def evaluated(task: Any, engine: engines.Engine, config: RunConfig, ranks: Ranks) -> dict[str, Any]:
+    """The task's metrics, measured by the first process while the others wait; no generator is disturbed."""
+
+    def work() -> dict[str, Any]:
+        with undisturbed_random(), bar("evaluation", None, shown=True, unit="batch") as progress:
+            return task.evaluate(engine.module, progress=progress.update, limit=config.evaluation.images)
+
+    return ranks.first_does(work)
+
+
+def _concluded(
+    task: Any,
+    engine: engines.Engine,
+    position: Position,
+    config: RunConfig,
+    folder: RunFolder,
+    ranks: Ranks,
+    began: float,
+    backbone_seconds: float,
+) -> dict[str, Any]:
+    measured = evaluated(task, engine, config, ranks)
+
+    def work() -> dict[str, Any]:
+        task.save(engine.module, folder.checkpoint)
+        now = time.perf_counter()
+        metrics = {
+            "task": task.name,
+            "metrics": measured,
+            "summary": [list(row) for row in task.summary(measured)],
+            "steps": position.step,
+            "pairs": position.pairs,
+            "training_seconds": round(position.seconds, 1),
+            "backbone_seconds": round(backbone_seconds, 1),
+            # The training of earlier sittings is in it, their preparations are not.
+            "total_seconds": round(max(now - began, position.seconds + backbone_seconds), 1),
+            "checkpoint": str(folder.checkpoint),
+            "processes": ranks.world,
+            "versions": versions(),
+            "config": config.model_dump(mode="json"),
+        }
+        write_json(folder.metrics_file, metrics)
+        StateFolder(folder.resume, ranks).remove()
+        return metrics
+
+    return ranks.first_does(work)
+
+
+def _set_threads(config: RunConfig, ranks: Ranks) -> None:
+    torch.set_num_threads(config.training.threads or threads_per_process(ranks))
+
+
+def versions() -> dict[str, str]:
+    """Of everything the figures depend on."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    found = {"python": platform.python_version()}
+    for package in ("pixelbert_fast", "torch", "transformers", "datasets", "deepspeed", "numpy", "pillow"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    return found
