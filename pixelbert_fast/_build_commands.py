@@ -98,8 +98,8 @@ def _extension(machine: _build.Machine, *, optional: bool) -> Any:
 def _cuda_objects(machine: _build.Machine, build_directory: Path) -> list[str]:
     """Compile each `.cu` file with nvcc and return the objects.
 
-    nvcc is called here because torch's own helper refuses where torch has no CUDA, and sources that keep to the
-    stable ABI need only its headers.
+    nvcc is called here because torch's own helper refuses where torch has no CUDA, and sources that keep to
+    the stable ABI need only its headers.
     """
     from torch.utils.cpp_extension import include_paths
 

@@ -100,13 +100,13 @@ class _Bar:
         self._what = what
         self._bar: Any = None
 
-    def update(self, done: int, total: int) -> None:
-        """Show that `done` of `total` images are there."""
+    def update(self, advance: int, total: int) -> None:
+        """Show that `advance` more of `total` images are there."""
         if self._bar is None:
             from tqdm import tqdm
 
-            self._bar = tqdm(total=total, desc=self._what, unit="image", initial=done, file=sys.stderr)
-        self._bar.update(done - self._bar.n)
+            self._bar = tqdm(total=total, desc=self._what, unit=" images", file=sys.stderr)
+        self._bar.update(advance)
 
     def close(self) -> None:
         if self._bar is not None:
@@ -131,8 +131,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command with `arguments` (default: the process's own) and return its exit status."""
     line = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in line
-    if line[:1] != ["train"]:  # training reads --debug itself
-        line = [word for word in line if word != "--debug"]
+    line = [word for word in line if word != "--debug"]
+    if debug and line[:1] == ["train"]:
+        line.append("--debug")  # training tells its own errors
     try:
         return app(line, prog_name="pixelbert", standalone_mode=False) or 0
     except Exception as error:
