@@ -41,7 +41,8 @@ class DataConfig(Section):
         captions_per_image: texts read with one pass of an image through the backbone.
         mismatched_share: how many of them are made not to match.
         max_text_length: word pieces a text, [CLS] and [SEP] included; longer ones are cut and counted.
-        short_side, long_side: pixels; an image's short side becomes the one unless its long side would pass the other.
+        short_side, long_side: pixels; an image's short side becomes the one unless its long side would pass the other
+            (None: the model preset's).
         size_divisor: both sides are multiples of it.
         validation_split, test_split: the names of the splits.
     """
@@ -51,8 +52,8 @@ class DataConfig(Section):
     captions_per_image: Count = 4
     mismatched_share: Share = 0.5
     max_text_length: Annotated[int, Field(ge=3)] = 40
-    short_side: Count = 800
-    long_side: Count = 1333
+    short_side: Count | None = None
+    long_side: Count | None = None
     size_divisor: Count = 1
     validation_split: str = "val"
     test_split: str = "test"

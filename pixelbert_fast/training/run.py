@@ -88,7 +88,14 @@ def prepare_data(config: RunConfig, ranks: Ranks) -> None:
     def work() -> None:
         from pixelbert_fast.data.build import build_set, make_builder
 
-        build_set(make_builder(build.name, **build.options()), Path(config.data.directory))
+        builder, directory = make_builder(build.name, **build.options()), Path(config.data.directory)
+        with bar(f"building {directory}", None, unit="image") as progress:
+
+            def advanced(more: int, total: int) -> None:
+                progress.total = total
+                progress.update(more)
+
+            build_set(builder, directory, progress=advanced)
 
     ranks.first_does(work)
 
@@ -197,8 +204,15 @@ def evaluated(task: Any, engine: engines.Engine, config: RunConfig, ranks: Ranks
     """The task's metrics, measured by the first process while the others wait; no generator is disturbed."""
 
     def work() -> dict[str, Any]:
-        with undisturbed_random(), bar("evaluation", None, shown=True, unit="batch") as progress:
-            return task.evaluate(engine.module, progress=progress.update, limit=config.evaluation.images)
+        with undisturbed_random(), bar("evaluation", None, unit="image") as progress:
+
+            def reached(done: int, total: int) -> None:
+                if done < progress.n:
+                    progress.reset(total)  # the next split
+                progress.total = total
+                progress.update(done - progress.n)
+
+            return task.evaluate(engine.module, progress=reached, limit=config.evaluation.images)
 
     return ranks.first_does(work)
 
