@@ -28,8 +28,8 @@ class DecodedImages:
     def __init__(self, split, image_processor, cache_megabytes: float = 1024):
         self._images = split.select_columns(["image"])
         sizes = zip(split["height"][:], split["width"][:], strict=True)
-        limits = (image_processor.short_side, image_processor.long_side, image_processor.size_divisor)
-        self._sizes = [target_size(height, width, *limits) for height, width in sizes]
+        self._limits = (image_processor.short_side, image_processor.long_side, image_processor.size_divisor)
+        self._sizes = [target_size(height, width, *self._limits) for height, width in sizes]
         mean = torch.tensor(image_processor.image_mean, dtype=torch.float32)
         deviation = torch.tensor(image_processor.image_std, dtype=torch.float32)
         # (x / 255 - mean) / std in one multiplication and one addition a pixel.
@@ -78,8 +78,9 @@ class DecodedImages:
             logger.warning("image %d cannot be decoded and is replaced by a plain one: %s", row, error)
             image = None
         else:
-            if image.shape[:2] != self._sizes[row]:
-                image = resize(image, self._sizes[row])
+            # The image's own size, not the recorded one: a wrong record must not squeeze it.
+            self._sizes[row] = target_size(*image.shape[:2], *self._limits)
+            image = resize(image, self._sizes[row])
         cost = 0 if image is None else image.nbytes
         if cost <= self._room:
             self._room -= cost

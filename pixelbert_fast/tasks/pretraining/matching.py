@@ -128,6 +128,15 @@ class Matcher:
             matched = matched.reshape(images, m)
         return EpochPlan(matched, mismatched.reshape(images, k, 2), len(unplaced))
 
+    def fits(self, row: int, number: int, other: int) -> bool:
+        """Whether caption `number` of image `row` would be right for image `other` too, as far as the set
+        knows.
+        """
+        caption = self._starts[row] + number
+        return bool((self._own[other] == self._texts[caption]).any()) or (
+            self._truth is not None and self._truth.holds(caption, other)
+        )
+
     def _own_captions(self, seed: int, epoch: int, m: int) -> np.ndarray:
         """`m` of each image's captions, `[N, m]`: none again, within an epoch or over the epochs, before
         most are used.

@@ -1,0 +1,39 @@
+"""The model configuration, the image processor and the seeded start that a run's configuration describes."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from pixelbert_fast.data.processor import PixelBertImageProcessor
+from pixelbert_fast.errors import UserError
+from pixelbert_fast.model import PixelBertConfig
+
+
+def model_config(config, **fields) -> PixelBertConfig:
+    """The preset of `config.model` with `fields` and then its overrides on top, and the image sides of
+    `config.data`.
+
+    Raises UserError for what PixelBertConfig refuses.
+    """
+    sides = {"short_side": config.data.short_side, "long_side": config.data.long_side}
+    given = {name: side for name, side in sides.items() if side is not None}
+    try:
+        return PixelBertConfig.preset(config.model.preset, **{**fields, **given, **config.model.overrides})
+    except (ValueError, TypeError) as error:
+        raise UserError(f"model: {error}") from error
+
+
+def image_processor(config, built: PixelBertConfig) -> PixelBertImageProcessor:
+    """The image processor of a model's sizes, with `config.data`'s divisor."""
+    return PixelBertImageProcessor(
+        short_side=built.short_side, long_side=built.long_side, size_divisor=config.data.size_divisor
+    )
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Random initial weights that depend on `seed` alone; torch's own generator is left as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield

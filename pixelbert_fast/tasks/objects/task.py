@@ -1,0 +1,99 @@
+"""The task that starts a backbone: naming single objects, for want of ImageNet weights."""
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from pixelbert_fast.data.records import open_set
+from pixelbert_fast.errors import UserError
+from pixelbert_fast.model.backbone import ResNet
+from pixelbert_fast.model.weights import load_backbone
+from pixelbert_fast.tasks.architecture import image_processor, model_config, seeded
+from pixelbert_fast.tasks.objects.batches import ObjectBatches
+from pixelbert_fast.tasks.objects.naming import ObjectNaming, evaluate_naming, naming_loss
+from pixelbert_fast.tasks.protocol import Progress, percent, unwrapped
+
+
+class ObjectsTask:
+    """Supervised naming of single objects (see `protocol.Task`); saves the backbone for `start.backbone`.
+
+    Raises UserError for a set that is not of single objects, or an option that does not fit.
+    """
+
+    name = "objects"
+
+    def __init__(self, config):
+        self._config = config
+        self._set = open_set(config.data.directory)
+        self._attributes = self._set.card.get("attributes")
+        if not self._attributes:
+            raise UserError(
+                f"{config.data.directory} does not list what its objects can be; build one of -objects"
+            )
+        self._built = model_config(config)
+        self.image_processor = image_processor(config, self._built)
+        with seeded(config.seed):
+            backbone = ResNet(self._built)
+            for module in backbone.modules():
+                if isinstance(module, nn.Conv2d):
+                    # As the whole model starts its backbone (He et al. 2015).
+                    nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            self.model = ObjectNaming(backbone, self._attributes)
+        if config.start.backbone:
+            load_backbone(backbone, config.start.backbone)
+        self._batches = self._of("train")
+
+    def steps_per_epoch(self, world_size: int) -> int:
+        return self._batches.steps_per_epoch(world_size)
+
+    def batches(self, epoch: int, rank: int, world_size: int, skip: int = 0) -> Iterator[dict[str, Tensor]]:
+        return self._batches.epoch(epoch, rank, world_size, skip)
+
+    def size(self, batch: Mapping[str, Tensor]) -> dict[str, int]:
+        return {"images": len(batch["pixel_values"]), "pairs": len(batch["pixel_values"])}
+
+    def loss(self, model: nn.Module, batch: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        return naming_loss(model(batch["pixel_values"], batch["pixel_size"]), batch["targets"])
+
+    def parameter_groups(self, model: nn.Module) -> dict[str, list[tuple[str, nn.Parameter]]]:
+        groups: dict[str, list[tuple[str, nn.Parameter]]] = {"backbone": [], "transformer": []}
+        for name, parameter in unwrapped(model).named_parameters():
+            if parameter.requires_grad:
+                groups["backbone" if name.startswith("backbone.") else "transformer"].append(
+                    (name, parameter)
+                )
+        return groups
+
+    def evaluate(self, model: nn.Module, progress: Progress | None = None, limit: int | None = None) -> dict:
+        limit = limit or self._config.evaluation.images
+        splits = self._config.evaluation.splits
+        return {
+            name: evaluate_naming(unwrapped(model), self._of(name), limit=limit, progress=progress)
+            for name in splits
+        }
+
+    def save(self, model: nn.Module, directory: str | Path) -> None:
+        """Writes `backbone.safetensors`, in torchvision's names, and `attributes.json`, what it learnt to tell apart."""
+        directory = Path(directory)
+        directory.mkdir(parents=True, exist_ok=True)
+        state = unwrapped(model).backbone.state_dict()
+        save_file(
+            {name: value.detach().cpu().contiguous() for name, value in state.items()},
+            directory / "backbone.safetensors",
+        )
+        text = json.dumps({"attributes": self._attributes}, indent=1, ensure_ascii=False)
+        (directory / "attributes.json").write_text(text + "\n", encoding="utf-8")
+
+    def summary(self, metrics: Mapping) -> list[tuple[str, str]]:
+        return [
+            (f"{split}: {attribute}", percent(share))
+            for split, figures in metrics.items()
+            for attribute, share in figures["accuracy"].items()
+        ]
+
+    def _of(self, name: str) -> ObjectBatches:
+        per_batch, seed = self._config.training.images_per_batch, self._config.seed
+        return ObjectBatches(self._set.split(name), self.image_processor, self._attributes, per_batch, seed)

@@ -1,0 +1,60 @@
+"""What pre-training may start from: a saved tokenizer and an earlier checkpoint."""
+
+from pathlib import Path
+
+from torch import nn
+
+from pixelbert_fast.errors import UserError
+
+
+def load_tokenizer(path: str):
+    """The transformers tokenizer saved in a directory. Raises UserError when there is none, or it lacks a
+    mask.
+    """
+    from transformers import AutoTokenizer
+
+    if not Path(path).is_dir() and (path.startswith((".", "/", "~")) or path.count("/") > 1):
+        # Not a name the hub could know, so nothing is asked of the network.
+        raise UserError(f"there is no tokenizer at {path}: that directory does not exist")
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path)
+    except Exception as error:  # transformers raises many kinds
+        raise UserError(f"{path} holds no tokenizer that can be read: {_first_line(error)}") from error
+    if tokenizer.mask_token_id is None or tokenizer.pad_token_id is None:
+        raise UserError(f"the tokenizer of {path} has no mask or padding token, which pre-training needs")
+    return tokenizer
+
+
+def load_checkpoint(model: nn.Module, path: str) -> None:
+    """Loads the weights of a saved PixelBertForPreTraining into `model`.
+
+    Raises UserError when `path` holds none, or one of another architecture than `model`.
+    """
+    from pixelbert_fast.model import PixelBertConfig
+
+    if not Path(path, "config.json").is_file():
+        raise UserError(f"there is no checkpoint at {path}: it holds no config.json")
+    try:
+        saved = PixelBertConfig.get_config_dict(path)[0]
+    except OSError as error:
+        raise UserError(f"{path} holds no checkpoint that can be read: {_first_line(error)}") from error
+    kind = saved.get("model_type")
+    if kind != PixelBertConfig.model_type:
+        raise UserError(f"{path} holds a model of type {kind!r}, not a Pixel-BERT; check start.checkpoint")
+    try:
+        loaded = type(model).from_pretrained(path).state_dict()
+    except Exception as error:  # transformers and safetensors raise many kinds
+        raise UserError(f"{path} holds no checkpoint that can be read: {_first_line(error)}") from error
+    own = model.state_dict()
+    for name in sorted(own.keys() | loaded.keys()):
+        ours, theirs = (list(state[name].shape) if name in state else "absent" for state in (own, loaded))
+        if ours != theirs:
+            raise UserError(
+                f"the checkpoint {path} is of another architecture: its {name} is {theirs}, this model's is "
+                f"{ours}; give the model section it was trained with"
+            )
+    model.load_state_dict(loaded)
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)

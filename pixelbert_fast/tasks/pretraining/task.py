@@ -1,0 +1,157 @@
+"""The pre-training task: from a run's configuration to model, batches, loss and metrics."""
+
+import logging
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from pixelbert_fast.data.processor import PixelBertProcessor
+from pixelbert_fast.data.records import open_set
+from pixelbert_fast.data.vocabulary import train_wordpiece
+from pixelbert_fast.errors import UserError
+from pixelbert_fast.model import PixelBertForPreTraining
+from pixelbert_fast.model.weights import load_backbone, load_bert
+from pixelbert_fast.tasks.architecture import image_processor, model_config, seeded
+from pixelbert_fast.tasks.pretraining.batches import PretrainingBatches, PretrainingOptions
+from pixelbert_fast.tasks.pretraining.evaluation import evaluate
+from pixelbert_fast.tasks.pretraining.start import load_checkpoint, load_tokenizer
+from pixelbert_fast.tasks.protocol import Progress, percent, unwrapped
+
+logger = logging.getLogger(__name__)
+
+_BACKBONE = "pixelbert.backbone."
+
+
+class PretrainingTask:
+    """Masked language modelling and image-text matching (see `protocol.Task`).
+
+    The tokenizer is the given one, else the one of the checkpoint or BERT that training starts from, else a
+    vocabulary trained on the captions of the training split.
+
+    Raises UserError for a set, tokenizer, checkpoint or option that does not fit.
+    """
+
+    name = "pretrain"
+
+    def __init__(self, config):
+        self._config = config
+        self._set = open_set(config.data.directory)
+        train = self._set.split("train")
+        saved = config.tokenizer.path or config.start.checkpoint or config.start.bert
+        if saved:
+            self.tokenizer = load_tokenizer(saved)
+        else:
+            texts = (text for own in train["captions"][:] for text in own)
+            self.tokenizer = train_wordpiece(texts, config.tokenizer.size)
+        objectives = config.objectives
+        built = model_config(
+            config,
+            vocab_size=len(self.tokenizer),
+            pad_token_id=self.tokenizer.pad_token_id,
+            mlm=objectives.mlm,
+            itm=objectives.itm,
+            mlm_on_mismatched=objectives.mlm_on_mismatched,
+        )
+        if config.data.max_text_length > built.max_position_embeddings:
+            raise UserError(
+                f"data.max_text_length is {config.data.max_text_length}, but the model reads at most "
+                f"{built.max_position_embeddings} word pieces; lower it, or set max_position_embeddings in "
+                "model.overrides"
+            )
+        self.image_processor = image_processor(config, built)
+        with seeded(config.seed):
+            self.model = PixelBertForPreTraining(built)
+        self._start()
+        self._options = PretrainingOptions(
+            images_per_batch=config.training.images_per_batch,
+            captions_per_image=config.data.captions_per_image,
+            # Without the matching objective a mismatched pair would teach nothing.
+            mismatched_share=config.data.mismatched_share if objectives.itm else 0.0,
+            max_text_length=config.data.max_text_length,
+            # Without the word objective the text is left whole, as it is met later.
+            mlm_probability=objectives.mlm_probability if objectives.mlm else 0.0,
+            mlm_on_mismatched=objectives.mlm_on_mismatched,
+            text_only=config.start.text_only,
+            seed=config.seed,
+        )
+        self._batches = PretrainingBatches(train, self.tokenizer, self.image_processor, self._options)
+        if self._batches.truncated:
+            logger.warning(
+                "%d captions are longer than %d word pieces and are cut (data.max_text_length)",
+                self._batches.truncated,
+                config.data.max_text_length,
+            )
+
+    def steps_per_epoch(self, world_size: int) -> int:
+        return self._batches.steps_per_epoch(world_size)
+
+    def batches(self, epoch: int, rank: int, world_size: int, skip: int = 0) -> Iterator[dict[str, Tensor]]:
+        return self._batches.epoch(epoch, rank, world_size, skip)
+
+    def size(self, batch: Mapping[str, Tensor]) -> dict[str, int]:
+        return {"images": len(batch["pixel_values"]), "pairs": len(batch["input_ids"])}
+
+    def loss(self, model: nn.Module, batch: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        # One seed for the run: the sample keys, which hold the epoch, make every draw of pixels another one.
+        outputs = model(**batch, seed=self._config.seed)
+        with torch.no_grad():
+            right = (outputs.itm_logits.argmax(dim=-1) == batch["matched"]).float().mean()
+        scalars = {"mlm_loss": outputs.mlm_loss, "itm_loss": outputs.itm_loss, "itm_accuracy": right}
+        return outputs.loss, {name: value.detach() for name, value in scalars.items()}
+
+    def parameter_groups(self, model: nn.Module) -> dict[str, list[tuple[str, nn.Parameter]]]:
+        groups: dict[str, list[tuple[str, nn.Parameter]]] = {"backbone": [], "transformer": []}
+        for name, parameter in unwrapped(model).named_parameters():
+            if parameter.requires_grad:
+                groups["backbone" if name.startswith(_BACKBONE) else "transformer"].append((name, parameter))
+        return groups
+
+    def evaluate(self, model: nn.Module, progress: Progress | None = None, limit: int | None = None) -> dict:
+        return {
+            name: evaluate(
+                unwrapped(model),
+                self._set.split(name),
+                self.tokenizer,
+                self.image_processor,
+                self._options,
+                word_categories=self._set.card.get("word_categories"),
+                limit=limit or self._config.evaluation.images,
+                progress=progress,
+            )
+            for name in self._config.evaluation.splits
+        }
+
+    def save(self, model: nn.Module, directory: str | Path) -> None:
+        unwrapped(model).save_pretrained(directory)
+        processor = PixelBertProcessor(
+            self.image_processor, self.tokenizer, max_text_length=self._config.data.max_text_length
+        )
+        processor.save_pretrained(directory)
+
+    def summary(self, metrics: Mapping) -> list[tuple[str, str]]:
+        rows = []
+        for split, figures in metrics.items():
+            rows.append((f"{split}: matching accuracy", percent(figures["itm_accuracy"])))
+            if "itm_accuracy_novel" in figures:
+                novel, seen = percent(figures["itm_accuracy_novel"]), percent(figures["itm_accuracy_seen"])
+                rows.append((f"{split}: matching, new combinations / known ones", f"{novel} / {seen}"))
+            rows.append((f"{split}: masked words, all", percent(figures["mlm_accuracy_all"])))
+            own, other = figures["mlm_accuracy_content"], figures["mlm_accuracy_content_wrong_image"]
+            rows.append(
+                (f"{split}: content words, right / wrong image", f"{percent(own)} / {percent(other)}")
+            )
+            for category, pair in figures["words"].items():
+                shown = f"{percent(pair['right_image'])} / {percent(pair['wrong_image'])}"
+                rows.append((f"{split}:   {category}", f"{shown} ({pair['items']})"))
+        return rows
+
+    def _start(self) -> None:
+        start = self._config.start
+        if start.checkpoint:
+            load_checkpoint(self.model, start.checkpoint)
+        if start.bert:
+            load_bert(self.model, start.bert)
+        if start.backbone:
+            load_backbone(self.model.pixelbert.backbone, start.backbone)

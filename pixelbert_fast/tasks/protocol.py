@@ -1,0 +1,72 @@
+"""What training asks of a task, and what a task asks of the run's configuration."""
+
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Protocol
+
+from torch import Tensor, nn
+
+Progress = Callable[[int, int], None]
+"""Called with (images done, images in all) while an evaluation runs."""
+
+
+class Task(Protocol):
+    """A model with its data, loss and metrics. Whoever drives it owns devices, processes, optimiser and
+    files.
+
+    Wherever a method takes `model`, that is `self.model` or an engine's wrapping of it.
+    """
+
+    name: str
+    model: nn.Module
+    """Built from the configuration, on the CPU in float32; the same on every rank."""
+
+    def steps_per_epoch(self, world_size: int) -> int:
+        """Batches that each rank gets in an epoch."""
+        ...
+
+    def batches(self, epoch: int, rank: int, world_size: int, skip: int = 0) -> Iterator[dict[str, Tensor]]:
+        """The batches of one rank in one epoch without the first `skip`: CPU tensors, a pure function of the
+        configuration and the arguments."""
+        ...
+
+    def size(self, batch: Mapping[str, Tensor]) -> dict[str, int]:
+        """How much a batch holds: {"images": ..., "pairs": ...}."""
+        ...
+
+    def loss(self, model: nn.Module, batch: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        """(loss to differentiate, 0-d; further scalars to log, detached), the batch being on the model's
+        device.
+        """
+        ...
+
+    def parameter_groups(self, model: nn.Module) -> dict[str, list[tuple[str, nn.Parameter]]]:
+        """The trained parameters with their names: {"backbone": [...], "transformer": [...]}, each in one
+        list.
+        """
+        ...
+
+    def evaluate(self, model: nn.Module, progress: Progress | None = None, limit: int | None = None) -> dict:
+        """The metrics of each evaluated split by its name. limit: images a split, in place of the
+        configuration's.
+        """
+        ...
+
+    def save(self, model: nn.Module, directory: str | Path) -> None:
+        """Writes what somebody who did not train it needs to use the model."""
+        ...
+
+    def summary(self, metrics: Mapping) -> list[tuple[str, str]]:
+        """Rows (what, figure) of the closing table, of what `evaluate` returned."""
+        ...
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The task's own module inside an engine's wrapping."""
+    inner = getattr(model, "module", None)
+    return unwrapped(inner) if isinstance(inner, nn.Module) else model
+
+
+def percent(share: float | None) -> str:
+    """A share as the closing table shows it."""
+    return "-" if share is None else f"{100 * share:.1f} %"
