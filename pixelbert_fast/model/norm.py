@@ -42,7 +42,10 @@ class BatchNorm2d(nn.BatchNorm2d):
         if update:
             self.num_batches_tracked.add_(1)
         if mask is None and not self.synchronised:
-            mean, var = (self.running_mean, self.running_var) if update else (None, None)
+            mean, var = self.running_mean, self.running_var
+            if not update:
+                # Copies take the update: without statistics torch would save fewer tensors than the first time.
+                mean, var = mean.clone(), var.clone()
             return F.batch_norm(
                 features, mean, var, self.weight, self.bias, training=True, momentum=self.momentum, eps=self.eps
             )

@@ -123,6 +123,8 @@ class PixelBERT(PixelBertPreTrainedModel):
             )
         if (pixel_values is None) == (pixel_embeddings is None):
             raise ValueError("forward needs either pixel_values or pixel_embeddings")
+        if pixel_values is not None and (pixel_values.dim() != 4 or pixel_values.shape[1] != 3):
+            raise ValueError(f"pixel_values must be [B, 3, H, W], got {list(pixel_values.shape)}")
         images = (pixel_values if pixel_values is not None else pixel_embeddings.values).shape[0]
         if image_index is None:
             if images != sequences:
@@ -234,7 +236,7 @@ class PixelBERT(PixelBertPreTrainedModel):
             smallest = int(valid_grid.min()) if on_cpu and batch else 1
             valid_grid = valid_grid.to(pixel_values.device)
         if smallest < 1:
-            least = 2 * self.config.output_stride - self.config.output_stride + 1
+            least = self.config.output_stride + 1  # every layer rounds up: so many pixels give two map rows
             raise ValueError(
                 f"an image is too small to give one pixel: each side needs at least {least} px "
                 f"at output stride {self.config.output_stride}"

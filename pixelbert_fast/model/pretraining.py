@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers.models.bert.modeling_bert import BertLMPredictionHead
@@ -11,6 +12,11 @@ from .outputs import PixelBertForPreTrainingOutput
 from .pixelbert import PixelBERT, PixelBertPreTrainedModel
 
 IGNORED = -100
+
+
+def wide(logits: Tensor) -> Tensor:
+    """`logits` in float32 at least: a loss summed in half precision loses small terms."""
+    return logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
 
 
 class PixelBertForPreTraining(PixelBertPreTrainedModel):
@@ -69,11 +75,11 @@ class PixelBertForPreTraining(PixelBertPreTrainedModel):
                 labels = labels.masked_fill((matched == 0)[:, None], IGNORED)
             chosen = labels != IGNORED
             mlm_logits, targets = mlm_logits[chosen], labels[chosen].long()
-            total = F.cross_entropy(mlm_logits.float(), targets, reduction="sum")
+            total = F.cross_entropy(wide(mlm_logits), targets, reduction="sum")
             mlm_loss = total / max(targets.numel(), 1)
             loss = mlm_loss * float(self.config.mlm)
         if matched is not None:
-            itm_loss = F.cross_entropy(itm_logits.float(), matched.long())
+            itm_loss = F.cross_entropy(wide(itm_logits), matched.long())
             counted = itm_loss * float(self.config.itm)
             loss = counted if loss is None else loss + counted
         return PixelBertForPreTrainingOutput(
