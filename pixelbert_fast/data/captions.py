@@ -30,9 +30,7 @@ class TokenisedCaptions:
         return self._ids[self._text[self._starts[row] + number]]
 
     def pad(self, sequences: Sequence[np.ndarray], length: int | None = None) -> np.ndarray:
-        """The sequences as one int64 array `[S, length]`, padded at the right; to the longest when length
-        is None.
-        """
+        """The sequences, padded at the right, as int64 `[S, length]`; length None: that of the longest."""
         if length is None:
             length = max((len(ids) for ids in sequences), default=0)
         padded = np.full((len(sequences), length), self.pad_id, dtype=np.int64)
@@ -48,9 +46,7 @@ def lengths_mask(sequences: Sequence[np.ndarray], length: int) -> np.ndarray:
 
 
 def _tokenise(texts: list[str], tokenizer, max_length: int) -> tuple[list[np.ndarray], np.ndarray]:
-    """Token ids of each text, and whether it had to be cut. All-in-one calls keep the tokenizer's threads
-    busy.
-    """
+    """Token ids of each text, and whether it had to be cut."""
     if not texts:
         return [], np.zeros(0, dtype=bool)
     plain = {"padding": False, "return_attention_mask": False, "return_token_type_ids": False}

@@ -57,9 +57,7 @@ class DecodedImages:
         return pixel_values, pixel_size
 
     def blank(self, rows: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
-        """What `pixels` gives, of the same sizes, but all zeros (the mean colour): for a model that sees no
-        pixels.
-        """
+        """Zeros (the mean colour) of the sizes that `pixels` gives: for a model that sees no pixels."""
         sizes = torch.tensor([self._sizes[row] for row in rows], dtype=torch.int32).reshape(-1, 2)
         height, width = sizes.amax(dim=0).tolist() if len(sizes) else (0, 0)
         return torch.zeros(len(sizes), 3, height, width), sizes

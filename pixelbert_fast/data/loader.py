@@ -52,9 +52,7 @@ class Prefetched(Generic[Item]):
         return item
 
     def close(self) -> None:
-        """Ends the thread and waits for it; at most the item being made is still finished. May be called
-        twice.
-        """
+        """Ends the thread and waits until it has finished the item in hand. May be called twice."""
         self._stop.set()
         # Room for the one item the thread may be holding, so that it never waits for a reader that has gone.
         while True:

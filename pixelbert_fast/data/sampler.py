@@ -9,8 +9,7 @@ from pixelbert_fast.errors import UserError
 
 
 def random_stream(seed: int, *names: int) -> np.random.Generator:
-    """A generator that depends on `seed` and on the numbers that name what it is used for, and on nothing
-    else.
+    """A generator that depends on `seed` and the numbers that name its use, and on nothing else.
 
     All numbers are non-negative integers of any size; streams of different names are independent.
     """
@@ -27,9 +26,7 @@ def epoch_order(n: int, seed: int, epoch: int) -> np.ndarray:
 
 
 def steps_per_epoch(n: int, batch: int, world_size: int = 1) -> int:
-    """How many batches each rank gets from `n` samples, `batch` samples a rank and step; the last may be
-    wrapped.
-    """
+    """How many batches of `batch` samples each rank gets from `n` samples; the last may be wrapped."""
     return -(-n // (batch * world_size))
 
 
@@ -42,8 +39,7 @@ def batches(
     is shown once; only where `batch * world_size` does not divide `n` the last step takes again from the
     order's beginning, so that every rank makes the same number of equally large steps.
 
-    Raises UserError when there is nothing to show or a size is not positive, ValueError for a rank that is
-    not there.
+    Raises UserError when there is nothing to show or a size is not positive, ValueError for an unknown rank.
     """
     if n < 1:
         raise UserError("there are no samples to make batches of; the split is empty")

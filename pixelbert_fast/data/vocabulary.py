@@ -52,9 +52,7 @@ def train_wordpiece(texts: Iterable[str], size: int) -> "BertTokenizerFast":
 
 
 def _count_words(texts: Iterable[str]) -> Counter:
-    """How often each word occurs, words being what BERT's own normaliser and pre-tokenizer make of the
-    texts.
-    """
+    """How often each word occurs; words are what BERT's normaliser and pre-tokenizer make of the texts."""
     from tokenizers import normalizers, pre_tokenizers
 
     normalizer, splitter = normalizers.BertNormalizer(lowercase=True), pre_tokenizers.BertPreTokenizer()

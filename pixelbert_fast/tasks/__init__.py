@@ -15,8 +15,7 @@ _TASKS = {
 
 
 def make_task(config) -> "Task":
-    """The task that `config.task` names, its model and data built from `config` (a run's whole
-    configuration).
+    """The task that `config.task` names, its model and data built from `config`, that of the whole run.
 
     Raises UserError for an unknown task, and as the task does for a configuration it cannot be built from.
     """

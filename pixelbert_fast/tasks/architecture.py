@@ -11,8 +11,7 @@ from pixelbert_fast.model import PixelBertConfig
 
 
 def model_config(config, **fields) -> PixelBertConfig:
-    """The preset of `config.model` with `fields` and then its overrides on top, and the image sides of
-    `config.data`.
+    """The preset of `config.model` with `fields`, the image sides of `config.data` and the overrides on top.
 
     Raises UserError for what PixelBertConfig refuses.
     """

@@ -11,8 +11,7 @@ Progress = Callable[[int, int], None]
 
 
 class Task(Protocol):
-    """A model with its data, loss and metrics. Whoever drives it owns devices, processes, optimiser and
-    files.
+    """A model with its data, loss and metrics; its driver owns devices, processes, optimiser and files.
 
     Wherever a method takes `model`, that is `self.model` or an engine's wrapping of it.
     """
@@ -26,8 +25,10 @@ class Task(Protocol):
         ...
 
     def batches(self, epoch: int, rank: int, world_size: int, skip: int = 0) -> Iterator[dict[str, Tensor]]:
-        """The batches of one rank in one epoch without the first `skip`: CPU tensors, a pure function of the
-        configuration and the arguments."""
+        """The batches of one rank in one epoch without the first `skip`: CPU tensors.
+
+        A pure function of the configuration and the arguments.
+        """
         ...
 
     def size(self, batch: Mapping[str, Tensor]) -> dict[str, int]:
@@ -35,21 +36,15 @@ class Task(Protocol):
         ...
 
     def loss(self, model: nn.Module, batch: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        """(loss to differentiate, 0-d; further scalars to log, detached), the batch being on the model's
-        device.
-        """
+        """(0-d loss to differentiate, further scalars to log, detached) of a batch on the model's device."""
         ...
 
     def parameter_groups(self, model: nn.Module) -> dict[str, list[tuple[str, nn.Parameter]]]:
-        """The trained parameters with their names: {"backbone": [...], "transformer": [...]}, each in one
-        list.
-        """
+        """The trained parameters with their names, each once: {"backbone": [...], "transformer": [...]}."""
         ...
 
     def evaluate(self, model: nn.Module, progress: Progress | None = None, limit: int | None = None) -> dict:
-        """The metrics of each evaluated split by its name. limit: images a split, in place of the
-        configuration's.
-        """
+        """The metrics by split. limit: at most so many images a split, in place of the configuration's."""
         ...
 
     def save(self, model: nn.Module, directory: str | Path) -> None:

@@ -16,9 +16,10 @@ UNKNOWN = -100
 class ObjectBatches:
     """Batches over one split of a set of single objects, whose scenes each hold one.
 
-    attributes: the values of each attribute, in the order of the classes. A batch holds CPU tensors: `pixel_values`
-    float32 `[B, 3, H, W]`, `pixel_size` int32 `[B, 2]`, and `targets` int64 `[B, A]`, the class of each attribute in
-    the order of `attributes`, -100 where the object has no such attribute or a value not listed.
+    attributes: the values of each attribute, in the order of the classes. A batch holds CPU tensors:
+    `pixel_values` float32 `[B, 3, H, W]`, `pixel_size` int32 `[B, 2]`, and `targets` int64 `[B, A]`, the
+    class of each attribute in the order of `attributes`, -100 where the object has no such attribute or a
+    value not listed.
 
     Raises UserError when the split is empty, has no scenes, or an image does not show exactly one object.
     """
@@ -35,17 +36,13 @@ class ObjectBatches:
         if not len(split):
             raise UserError("the split of objects is empty; build the set with more images")
         if "scene" not in split.column_names:
-            raise UserError(
-                "naming objects needs a set that says what its images show; build one ending in -objects"
-            )
+            raise UserError("naming objects needs a set that says what its images show, one of -objects")
         numbers = {name: {value: i for i, value in enumerate(values)} for name, values in attributes.items()}
         targets = []
         for row, text in enumerate(split["scene"][:]):
             objects = json.loads(text)["objects"]
             if len(objects) != 1:
-                raise UserError(
-                    f"image {row} shows {len(objects)} objects, not one; build a set whose name ends in -objects"
-                )
+                raise UserError(f"image {row} shows {len(objects)} objects, not one; build a set of -objects")
             own = objects[0]["attributes"]
             targets.append([classes.get(own.get(name), UNKNOWN) for name, classes in numbers.items()])
         self._targets = torch.tensor(targets, dtype=torch.int64).reshape(len(split), len(attributes))
@@ -62,7 +59,7 @@ class ObjectBatches:
     def epoch(
         self, epoch: int, rank: int = 0, world_size: int = 1, skip: int = 0
     ) -> Iterator[dict[str, Tensor]]:
-        """The batches of one rank in one epoch without the first `skip`; a pure function of seed and arguments."""
+        """The batches of one rank in one epoch without the first `skip`: a function of seed and arguments."""
         for rows in sampler.batches(len(self), self._batch, self._seed, epoch, rank, world_size)[skip:]:
             yield self.of(rows)
 

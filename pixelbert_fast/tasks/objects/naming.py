@@ -24,7 +24,7 @@ class ObjectNaming(nn.Module):
         self.heads = nn.ModuleList(nn.Linear(backbone.out_channels, len(v)) for v in self.attributes.values())
 
     def forward(self, pixel_values: Tensor, pixel_size: Tensor | None = None) -> list[Tensor]:
-        """Logits of each attribute, `[B, classes]`, for images `[B, 3, H, W]` of true size `pixel_size [B, 2]`."""
+        """Logits of each attribute, `[B, classes]`, of `[B, 3, H, W]` images of true size `[B, 2]`."""
         if pixel_size is not None and bool(
             (pixel_size == pixel_size.new_tensor(pixel_values.shape[2:])).all()
         ):
@@ -33,14 +33,14 @@ class ObjectNaming(nn.Module):
         if pixel_size is None:
             places = features.shape[2] * features.shape[3]
         else:
-            # The map is zero in the padding, so only the count of the mean's places has to be each image's own.
+            # The map is zero in the padding: only the number of places has to be each image's own.
             places = self.backbone.map_size(pixel_size.long()).prod(dim=1, keepdim=True).to(features)
         pooled = features.sum(dim=(2, 3)) / places
         return [head(pooled) for head in self.heads]
 
 
 def naming_loss(logits: Sequence[Tensor], targets: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-    """(sum over attributes of the mean cross-entropy, {"accuracy": share of known attributes named right}).
+    """The sum over attributes of the mean cross-entropy, and {"accuracy": the share named right}.
 
     targets: int64 `[B, A]`, -100 where unknown; an attribute unknown in the whole batch counts 0.
     """
@@ -50,7 +50,7 @@ def naming_loss(logits: Sequence[Tensor], targets: Tensor) -> tuple[Tensor, dict
         for one, target in zip(logits, targets.unbind(dim=1), strict=True)
     ]
     with torch.no_grad():
-        right = sum(_right(logits, targets).sum(dim=0)) / (targets != UNKNOWN).sum().clamp(min=1)
+        right = _right(logits, targets).sum() / (targets != UNKNOWN).sum().clamp(min=1)
     return torch.stack(losses).sum(), {"accuracy": right}
 
 
@@ -62,7 +62,7 @@ def evaluate_naming(
     images_per_pass: int = 64,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict:
-    """Accuracy of each attribute, by name, in eval mode on the first `limit` images; training mode is put back.
+    """Accuracy of each attribute in eval mode on the first `limit` images; training mode is put back.
 
     Returns {"images": ..., "accuracy": {attribute: share, None where it is never known}}.
     """

@@ -76,7 +76,7 @@ class ObjectsTask:
         }
 
     def save(self, model: nn.Module, directory: str | Path) -> None:
-        """Writes `backbone.safetensors`, in torchvision's names, and `attributes.json`, what it learnt to tell apart."""
+        """Writes `backbone.safetensors` (torchvision's names) and `attributes.json` (what it tells apart)."""
         directory = Path(directory)
         directory.mkdir(parents=True, exist_ok=True)
         state = unwrapped(model).backbone.state_dict()

@@ -37,8 +37,7 @@ class EpochPlan:
 
 
 def share_out(captions_per_image: int, mismatched_share: float) -> tuple[int, int]:
-    """How many of an image's captions are matched and how many mismatched; a half is rounded to the even
-    number.
+    """How many of an image's captions are matched and how many not; a half is rounded to the even number.
 
     Raises UserError when that leaves no matched caption, or no mismatched one though some were asked for.
     """
@@ -102,9 +101,7 @@ class Matcher:
         self._truth = _Truth.read(captions, facts, scenes)
 
     def plan(self, seed: int, epoch: int, captions_per_image: int, mismatched_share: float) -> EpochPlan:
-        """The plan of `epoch`. Raises UserError as `share_out`, and for mismatched captions of a single
-        image.
-        """
+        """The plan of `epoch`. Raises UserError as `share_out`, and where a single image has no others."""
         m, k = share_out(captions_per_image, mismatched_share)
         images = len(self._counts)
         matched = self._own_captions(seed, epoch, m)
@@ -129,18 +126,14 @@ class Matcher:
         return EpochPlan(matched, mismatched.reshape(images, k, 2), len(unplaced))
 
     def fits(self, row: int, number: int, other: int) -> bool:
-        """Whether caption `number` of image `row` would be right for image `other` too, as far as the set
-        knows.
-        """
+        """Whether a caption of image `row` would be right for image `other` too, as far as the set knows."""
         caption = self._starts[row] + number
         return bool((self._own[other] == self._texts[caption]).any()) or (
             self._truth is not None and self._truth.holds(caption, other)
         )
 
     def _own_captions(self, seed: int, epoch: int, m: int) -> np.ndarray:
-        """`m` of each image's captions, `[N, m]`: none again, within an epoch or over the epochs, before
-        most are used.
-        """
+        """`m` of each image's captions, `[N, m]`; over the epochs none comes again before most have come."""
         matched = np.empty((len(self._counts), m), dtype=np.int64)
         for count in np.unique(self._counts):
             rows = np.flatnonzero(self._counts == count)

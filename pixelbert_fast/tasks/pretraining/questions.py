@@ -111,8 +111,6 @@ class Questions:
 
 
 def image_batches(images: int, size: int) -> list[np.ndarray]:
-    """Rows in batches of about `size`, at least 2 in each: the wrong images of a batch's captions are among
-    them.
-    """
+    """Rows in batches of about `size`, at least 2: a batch's captions find their wrong images within it."""
     order = random_stream(SEED, _ORDER).permutation(images)
     return np.array_split(order, min(-(-images // max(size, 2)), images // 2))

@@ -31,8 +31,7 @@ def mask_words(
     categories: Mapping[str, Sequence[str]],
     stream: np.random.Generator,
 ) -> list[MaskedWord]:
-    """At most one masked word a caption: a category among those the caption has words of, then one of these
-    words.
+    """One masked word of each caption: of a random category among its words', a random word.
 
     categories: the words, lower case, of each category; a word of several belongs to the first. Captions
     without such words, or whose words were cut off, give nothing. Raises UserError for a tokenizer that
@@ -68,9 +67,7 @@ def mask_words(
 
 
 def _words(encoding, text: str) -> list[tuple[str, list[int]]]:
-    """Each word of the text, lower case, with the places of all its tokens; a word that was cut off is left
-    out.
-    """
+    """Each word of the text, lower case, with the places of its tokens; what was cut off is not in it."""
     pieces: dict[int, list[int]] = {}
     for place, word in enumerate(encoding.word_ids):
         if word is not None:
