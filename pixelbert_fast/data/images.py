@@ -1,0 +1,277 @@
+"""Anything that holds a picture -> uint8 RGB: every source, every mode, every orientation."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from ..errors import UserError
+
+MAX_PIXELS = 89_478_485
+"""Largest picture that is decoded, in pixels: a quarter of a GiB at three bytes each, Pillow's own bound."""
+
+# Only formats whose decoders stay inside this process: Pillow hands EPS and WMF to other programs.
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF", "QOI", "ICO")
+
+_ORIENTATION_TAG = 0x0112
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+# What a sample of a PNG is multiplied by when Pillow widens it to 8 bits; the transparent value in the
+# file's header is not widened with it.
+_PNG_WIDENING = {"L;2": 85, "L;4": 17}
+
+# Room for the rounding of an interpolation, an eighth of a grey level.
+_FLOAT_SLACK = 0.0005
+
+
+def to_rgb(image: Any, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+    """Return the picture as a new uint8 array ``[H, W, 3]``, RGB, the right way up.
+
+    `image` may be:
+
+    - a PIL image of any mode;
+    - an array, ``[H, W]``, ``[H, W, C]`` or ``[C, H, W]`` with C of 1, 3 (RGB) or 4 (RGBA): uint8, uint16
+      (65535 is white), bool, floats in 0..1, or other integers in 0..255. Where both layouts are possible
+      the last axis is the channel;
+    - a torch tensor, likewise, but the first axis is the channel where both are possible;
+    - bytes of an encoded file, a path to one, or a binary file object (read from where it stands).
+
+    Transparency is laid over white. EXIF orientation is applied, to a PIL image too. Of an animation or a
+    multi-page file the first picture is read. 16 bits are scaled to 8. PIL's mode I holds 8 bits where no
+    value exceeds 255 and 16 bits else (always 16 in a PGM file); mode F is 0..1 where no value exceeds 1 and
+    0..255 else. CMYK is converted without a colour profile, in a JPEG by Adobe's inverted convention; other
+    embedded colour profiles are ignored too.
+
+    Raises UserError for anything else, a broken file, a URL, or more than `max_pixels` pixels; the size is
+    read from the header, before anything is decoded (Pillow's own limit on the size holds as well).
+    """
+    if isinstance(image, Image.Image):
+        return _from_pil(image, f"a PIL image of mode {image.mode}", max_pixels)
+    if isinstance(image, (bytes, bytearray, memoryview)):
+        return _from_file(io.BytesIO(image), f"encoded image of {len(image)} bytes", max_pixels)
+    if isinstance(image, (str, os.PathLike)):
+        return _from_path(image, max_pixels)
+    torch = sys.modules.get("torch")  # a tensor cannot exist unless torch was imported
+    if torch is not None and isinstance(image, torch.Tensor):
+        image = image.detach().cpu()
+        array = (image.float() if image.dtype == torch.bfloat16 else image).numpy()
+        return _from_array(array, f"tensor of shape {list(array.shape)}", channels_first=True)
+    if isinstance(image, np.ndarray) or hasattr(image, "__array__"):
+        array = np.asarray(image)
+        return _from_array(array, f"array of shape {list(array.shape)}", channels_first=False)
+    if callable(getattr(image, "read", None)):
+        return _from_stream(image, max_pixels)
+    raise UserError(
+        f"a {type(image).__name__} is not an image: give a PIL image, an array, a tensor, bytes, a path or "
+        "a binary file object"
+    )
+
+
+def _from_path(path: str | os.PathLike, max_pixels: int) -> np.ndarray:
+    text = os.fsdecode(path)
+    name = f"image file {_shortened(text)}"
+    if re.match(r"[a-z][a-z0-9+.-]+://|data:", text, re.IGNORECASE):
+        raise UserError(
+            f"{name} is a URL, which is never fetched: download it and give the path or the bytes"
+        )
+    try:
+        file = Path(text).expanduser()
+        if not file.is_file():
+            raise UserError(
+                f"{name} is {'not a file' if file.exists() else 'missing'}: give the path of an image"
+            )
+        with file.open("rb") as stream:
+            return _from_file(stream, name, max_pixels)
+    except (OSError, RuntimeError) as error:
+        raise UserError(f"{name} cannot be read: {_reason(error)}") from error
+
+
+def _from_stream(stream: Any, max_pixels: int) -> np.ndarray:
+    name = f"image file object {_shortened(str(getattr(stream, 'name', type(stream).__name__)))}"
+    try:
+        content = stream.read()
+    except Exception as error:
+        raise UserError(f"{name} cannot be read: {_reason(error)}") from error
+    if not isinstance(content, bytes):
+        raise UserError(f"{name} does not yield bytes: open it in binary mode")
+    return _from_file(io.BytesIO(content), name, max_pixels)
+
+
+def _from_file(stream: Any, name: str, max_pixels: int) -> np.ndarray:
+    Image.init()  # registers every format; AVIF and JPEG 2000 are missing from some builds of Pillow
+    try:
+        with Image.open(stream, formats=[known for known in FORMATS if known in Image.OPEN]) as image:
+            return _from_pil(image, name, max_pixels)
+    except UserError:
+        raise
+    except UnidentifiedImageError as error:
+        raise UserError(f"{name} is not an image that can be read (formats: {', '.join(FORMATS)})") from error
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise UserError(f"{name} has more than the {max_pixels:,} pixels that are decoded") from error
+    except Exception as error:  # decoders raise nearly everything on broken input
+        raise UserError(f"{name} is broken: {_reason(error)}") from error
+
+
+def _from_pil(image: Image.Image, name: str, max_pixels: int) -> np.ndarray:
+    if image.width * image.height > max_pixels:
+        raise UserError(
+            f"{name} has {image.width} x {image.height} pixels, more than the {max_pixels:,} that are decoded"
+        )
+    if not image.width or not image.height:
+        raise UserError(f"{name} has no pixels: its size is {image.width} x {image.height}")
+    try:
+        transparent = _transparent_value(image)  # before load(), which forgets how samples are packed
+        image.load()
+        return _pil_colours(_upright(image), transparent, image.format, name)
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(f"{name} is broken: {_reason(error)}") from error
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    try:
+        orientation = image.getexif().get(_ORIENTATION_TAG)
+    except Exception:  # broken metadata must not cost the picture
+        return image
+    return image.transpose(_TURNS[orientation]) if orientation in _TURNS else image
+
+
+def _transparent_value(image: Image.Image) -> Any:
+    """What `info["transparency"]` should say, in the samples that Pillow decodes to."""
+    value = image.info.get("transparency")
+    tile = getattr(image, "tile", None)
+    if image.format != "PNG" or value is None or not tile:
+        return value
+    packing = tile[0][3] if isinstance(tile[0][3], str) else tile[0][3][0]
+    if packing == "RGB;16B":
+        return tuple(sample >> 8 for sample in value)
+    if packing == "1":
+        return 255 if value else 0
+    return value * _PNG_WIDENING.get(packing, 1) if isinstance(value, int) else value
+
+
+def _pil_colours(image: Image.Image, transparent: Any, file_format: str | None, name: str) -> np.ndarray:
+    mode = image.mode
+    if mode in ("I", "F") or mode.startswith("I;16"):
+        samples = np.asarray(image)
+        grey = _deep_grey(samples, mode, file_format, name)
+        if isinstance(transparent, int):
+            grey = np.where(samples == transparent, np.uint8(255), grey)
+        return np.repeat(grey[..., None], 3, axis=-1)
+    if mode == "LAB":
+        return np.array(_lab_to_rgb(image))
+    if mode in ("1", "L", "RGB"):
+        rgb = np.array(image.convert("RGB"))
+        if isinstance(transparent, (int, tuple)):  # one colour (or grey level) stands for "nothing here"
+            rgb[(rgb == np.asarray(transparent, dtype=np.int64)).all(axis=-1)] = 255
+        return rgb
+    if image.has_transparency_data:
+        image = image.convert("LA") if mode == "La" else image  # premultiplied grey has no way to RGBA
+        return _over_white(np.array(image.convert("RGBA")))
+    return np.array(image.convert("RGB"))
+
+
+def _deep_grey(samples: np.ndarray, mode: str, file_format: str | None, name: str) -> np.ndarray:
+    if mode == "F":
+        top = samples.max()
+        if not (samples.min() >= 0 and top <= 255):  # false for NaN too
+            raise UserError(f"{name} (mode F) has values outside 0..255 or NaN: scale it to 0..1 first")
+        return np.rint(samples * 255 if top <= 1 else samples).astype(np.uint8)
+    low, top = int(samples.min()), int(samples.max())
+    if low < 0 or top > 65535:
+        raise UserError(f"{name} (mode {mode}) has values outside 0..65535: scale it to 8 or 16 bits first")
+    if mode == "I" and top <= 255 and file_format != "PPM":
+        return samples.astype(np.uint8)
+    return _narrowed(samples)
+
+
+def _lab_to_rgb(image: Image.Image) -> Image.Image:
+    try:
+        from PIL import ImageCms
+
+        lab, srgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
+    except ImportError as error:
+        raise UserError(
+            "a LAB image needs a Pillow built with LittleCMS: convert the image to RGB first"
+        ) from error
+    return ImageCms.profileToProfile(image, lab, srgb, outputMode="RGB")
+
+
+def _from_array(array: np.ndarray, name: str, *, channels_first: bool) -> np.ndarray:
+    name = f"image {name}"
+    if array.ndim == 2:
+        array, channels_first = array[..., None], False
+    first = array.ndim == 3 and array.shape[0] in (1, 3, 4)
+    last = array.ndim == 3 and array.shape[-1] in (1, 3, 4)
+    if not (first or last):
+        raise UserError(
+            f"{name} is not one picture: expected [H, W], [H, W, C] or [C, H, W] with C 1, 3 or 4"
+        )
+    if first and (channels_first or not last):
+        array = np.moveaxis(array, 0, -1)
+    if not array.size:
+        raise UserError(f"{name} has no pixels")
+    array = _eight_bits(array, name)
+    if array.shape[-1] == 4:
+        return _over_white(array)
+    return np.array(np.broadcast_to(array, (*array.shape[:2], 3)), order="C")
+
+
+def _eight_bits(array: np.ndarray, name: str) -> np.ndarray:
+    kind = array.dtype.kind
+    if array.dtype == np.uint8:
+        return array
+    if kind == "b":
+        return array.astype(np.uint8) * 255
+    if kind == "u" and array.dtype.itemsize == 2:  # of either byte order
+        return _narrowed(array)
+    if kind in "iu":
+        if array.min() < 0 or array.max() > 255:
+            raise UserError(
+                f"{name} ({array.dtype}) has values outside 0..255: use uint16 for 16-bit samples"
+            )
+        return array.astype(np.uint8)
+    if kind == "f":
+        if not (array.min() >= -_FLOAT_SLACK and array.max() <= 1 + _FLOAT_SLACK):  # false for NaN too
+            raise UserError(
+                f"{name} ({array.dtype}) has values outside 0..1 or NaN: divide 0..255 by 255 first"
+            )
+        return np.rint(np.clip(array, 0, 1) * np.float32(255)).astype(np.uint8)
+    raise UserError(f"{name} has dtype {array.dtype}: expected uint8, uint16, bool or floats in 0..1")
+
+
+def _narrowed(samples: np.ndarray) -> np.ndarray:
+    """16 bits -> 8, to the nearest: 0 stays black and 65535 becomes 255."""
+    return ((samples.astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8)
+
+
+def _over_white(rgba: np.ndarray) -> np.ndarray:
+    """uint8 ``[H, W, 4]`` -> uint8 ``[H, W, 3]``, to the nearest; the sum stays below 2**16."""
+    alpha = rgba[..., 3:].astype(np.uint16)
+    return ((rgba[..., :3] * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
+
+
+def _shortened(text: str) -> str:
+    return repr(text if len(text) <= 100 else f"{text[:80]}...")
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror  # without the file's name, which may be as long as what was given
+    return str(error).partition("\n")[0] or type(error).__name__
