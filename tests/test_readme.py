@@ -1,0 +1,57 @@
+"""The README's Python runs as it stands, and its paths and commands exist."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pixelbert_fast import PixelBertConfig, PixelBertForPreTraining, PixelBertProcessor
+from pixelbert_fast.data.processor import PixelBertImageProcessor
+from pixelbert_fast.data.vocabulary import train_wordpiece
+
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def save_demo_checkpoint(directory: Path) -> None:
+    tokenizer = train_wordpiece(["a red circle", "two small squares", "a star"], 60)
+    config = PixelBertConfig.preset("tiny", vocab_size=len(tokenizer))
+    PixelBertForPreTraining(config).save_pretrained(directory)
+    images = PixelBertImageProcessor(short_side=config.short_side, long_side=config.long_side)
+    PixelBertProcessor(images, tokenizer).save_pretrained(directory)
+
+
+def test_the_first_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save_demo_checkpoint(tmp_path / "runs" / "demo" / "checkpoint")
+    for name, size in (("a.jpg", (96, 120, 3)), ("b.jpg", (140, 96, 3))):
+        Image.fromarray(np.full(size, 127, np.uint8)).save(tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    example = next(
+        code for code in re.findall(r"```python\n(.*?)```", README, re.S) if "demo/checkpoint" in code
+    )
+    space: dict = {}
+    exec(example, space)
+    outputs = space["outputs"]
+    sentences, words = space["inputs"]["input_ids"].shape
+    assert outputs.pooler_output.shape == (3, 128)
+    assert outputs.last_hidden_state.shape == (sentences, words + outputs.positions.shape[1], 128)
+
+
+def test_the_weights_example_names_what_exists() -> None:
+    example = next(code for code in re.findall(r"```python\n(.*?)```", README, re.S) if "load_bert" in code)
+    imports = [line for line in example.splitlines() if line.startswith("from ")]
+    assert len(imports) == 2
+    exec("\n".join(imports), {})
+
+
+def test_links_and_make_targets_exist() -> None:
+    links = [link for link in re.findall(r"\]\(([^)#]+)\)", README) if not link.startswith("http")]
+    assert links
+    assert not [link for link in links if not (ROOT / link).exists()]
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    named = set(re.findall(r"make ([a-z]+)\b", README)) & set(re.findall(r"^([a-z]+):", makefile, re.M))
+    assert {"setup", "demo", "test", "lint"} <= named
