@@ -15,8 +15,10 @@ def random_stream(seed: int, *names: int) -> np.random.Generator:
     """
     if seed < 0:
         raise UserError(f"seed must not be negative, but is {seed}; choose 0 or more")
-    # Each number goes in as two 32-bit words: numpy would else read (2**32,) and (0, 1) as the same entropy.
-    words = [word for number in (seed, *names) for word in (number & 0xFFFFFFFF, number >> 32)]
+    # Each number goes in as two 32-bit words, and their count before them: numpy would else take (2**32,) for
+    # (0, 1), and (1,) for (1, 0).
+    numbers = (seed, *names)
+    words = [len(numbers), *(word for number in numbers for word in (number & 0xFFFFFFFF, number >> 32))]
     return np.random.default_rng(words)
 
 
