@@ -1,6 +1,7 @@
 """A task small enough to train in milliseconds, for tests of everything around a task.
 
-Run as a script it is the training command with this task in the place of the real ones, for tests of launchers.
+Run as a script it is the training command with this task in the place of the real ones, for tests of
+launchers.
 """
 
 from __future__ import annotations
@@ -47,7 +48,9 @@ class ToyTask:
         for number in range(skip, 6):
             generator = torch.Generator().manual_seed(1000 * epoch + 10 * number + rank)
             labels = torch.randint(0, 3, (self.images,), generator=generator)
-            pixels = torch.randn(self.images, 3, 6, 6, generator=generator) * 0.3 + labels[:, None, None, None]
+            pixels = (
+                torch.randn(self.images, 3, 6, 6, generator=generator) * 0.3 + labels[:, None, None, None]
+            )
             yield {"pixels": pixels, "labels": labels, "keys": (epoch, number)}
 
     def loss(self, model, batch):

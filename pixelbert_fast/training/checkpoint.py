@@ -1,8 +1,8 @@
 """The state a run resumes from: written beside and renamed, so that a kill at any moment leaves a whole one.
 
-A state is a folder `resume/step-00000123`: `state.json` (where the loop was, the configuration, the sizes of the other
-files), `shared.pt` (model, optimiser, schedule) and `rank-N.pt` (that process's random generators and own part). The
-two newest are kept.
+A state is a folder `resume/step-00000123`: `state.json` (where the loop was, the configuration, the sizes of
+the other files), `shared.pt` (model, optimiser, schedule) and `rank-N.pt` (that process's random generators
+and own part). The two newest are kept.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import json
 import os
 import random
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -51,18 +51,11 @@ class StateFolder:
         """
         name = f"step-{step:08d}"
         partial = self._folder / f"{name}.partial"
-        failed: OSError | None = None
-        try:
-            if self._ranks.first:
-                shutil.rmtree(partial, ignore_errors=True)
-                partial.mkdir(parents=True)
-                _save(shared, partial / "shared.pt")
-            self._ranks.barrier()
-            _save({"own": own, "random": random_state()}, partial / f"rank-{self._ranks.rank}.pt")
-        except OSError as error:
-            failed = error
-        if self._ranks.any(failed is not None):
-            raise RunError(f"cannot write the state to resume from under {self._folder}: {failed or 'see above'}")
+        if self._ranks.first:
+            shutil.rmtree(partial, ignore_errors=True)
+        self._together(lambda: self._ranks.first and _save(shared, partial / "shared.pt"))
+        mine = {"own": own, "random": random_state()}
+        self._together(lambda: _save(mine, partial / f"rank-{self._ranks.rank}.pt"))
         if self._ranks.first:
             sizes = {path.name: path.stat().st_size for path in sorted(partial.glob("*.pt"))}
             record = {**record, "step": step, "world": self._ranks.world, "files": sizes}
@@ -73,22 +66,22 @@ class StateFolder:
                 shutil.rmtree(old, ignore_errors=True)
         self._ranks.barrier()
 
-    def newest(self) -> dict[str, Any] | None:
-        """The record of the newest state whose files are whole by their sizes; None when there is none.
-
-        Looks at the disk for this process alone.
-        """
-        for state in self._states():
-            record = self._record(state)
-            if record is not None:
-                return record
-        return None
+    def _together(self, work: Callable[[], Any]) -> None:
+        """Do `work` in every process; where it fails in one, all of them raise."""
+        reason = "another process could not"
+        failed = False
+        try:
+            work()
+        except (OSError, RuntimeError) as error:  # torch.save tells of a full disk by a RuntimeError
+            failed, reason = True, str(error).splitlines()[0]
+        if self._ranks.any(failed):
+            raise RunError(f"cannot write the state to resume from under {self._folder}: {reason}")
 
     def read(self) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any] | None] | None:
         """The newest state that every process can read: its record, shared part, and own part.
 
-        A damaged one is passed over for the older one beside it. The own part holds `own` and `random`, and is None
-        where the state was written by another number of processes. None: nothing to resume from.
+        A damaged one is passed over for the older one beside it. The own part holds `own` and `random`, and
+        is None where the state was written by another number of processes. None: nothing to resume from.
 
         Raises:
             RunError: there are states and none can be read.
@@ -102,7 +95,7 @@ class StateFolder:
                 print(f"the state {self._folder / name} is damaged and passed over", flush=True)
         if states:
             raise RunError(
-                f"no state under {self._folder} can be read; run again with --resume never to train from the beginning"
+                f"no state under {self._folder} can be read; --resume never trains from the beginning"
             )
         return None
 
@@ -140,14 +133,14 @@ class StateFolder:
 def seed_all(seed: int) -> None:
     """Seed Python's, numpy's and torch's generators."""
     random.seed(seed)
-    np.random.seed(seed % 2**32)  # noqa: NPY002 - the global one is what other code draws from
+    np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
 
 
 def random_state() -> dict[str, Any]:
     """The state of every global generator, in types that `torch.load(weights_only=True)` reads."""
     version, numbers, following = random.getstate()
-    name, keys, position, has_gauss, gauss = np.random.get_state()  # noqa: NPY002
+    name, keys, position, has_gauss, gauss = np.random.get_state()
     return {
         "python": [version, list(numbers), following],
         "numpy": [name, torch.from_numpy(keys.astype(np.int64)), position, has_gauss, gauss],
@@ -161,7 +154,7 @@ def set_random_state(state: dict[str, Any]) -> None:
     version, numbers, following = state["python"]
     random.setstate((version, tuple(numbers), following))
     name, keys, position, has_gauss, gauss = state["numpy"]
-    np.random.set_state((name, keys.numpy().astype(np.uint32), position, has_gauss, gauss))  # noqa: NPY002
+    np.random.set_state((name, keys.numpy().astype(np.uint32), position, has_gauss, gauss))
     torch.set_rng_state(state["torch"])
     if state["cuda"] is not None and torch.cuda.is_available():
         torch.cuda.set_rng_state(state["cuda"])
@@ -178,6 +171,7 @@ def undisturbed_random() -> Iterator[None]:
 
 
 def _save(value: dict[str, Any], path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "wb") as file:
         torch.save(value, file)
         file.flush()

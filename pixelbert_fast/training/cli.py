@@ -1,4 +1,4 @@
-"""The training command: `deepspeed pixelbert_fast/train.py`, `python pixelbert_fast/train.py`, `pixelbert train`.
+"""The training command, however it is started: by DeepSpeed's launcher, by python, as `pixelbert train`.
 
 Exit status: 0 done, 1 a failure, 2 a user's mistake, 130 stopped by Ctrl-C, 143 by SIGTERM.
 """
@@ -14,8 +14,8 @@ from typing import Any, NoReturn
 from pixelbert_fast.errors import UserError, nearest
 
 _DESCRIPTION = """\
-Train by a recipe. With no arguments: the recipe "demo", which pre-trains the tiny model on rendered scenes, CPU or GPU.
-The run's folder gets checkpoint/ (for from_pretrained), metrics.json, log.jsonl and tensorboard/."""
+Train by a recipe. With no arguments: the recipe "demo", which pre-trains the tiny model on rendered scenes,
+CPU or GPU. The run's folder gets checkpoint/ (for from_pretrained), metrics.json, log.jsonl, tensorboard/."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -25,18 +25,22 @@ class _Parser(argparse.ArgumentParser):
 
 def parser() -> argparse.ArgumentParser:
     """The command's arguments."""
-    it = _Parser(prog="train.py", description=_DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter)
-    it.add_argument("--config", metavar="RECIPE", help="a YAML file, or the name of one that comes with the package")
+    it = _Parser(
+        prog="train.py", description=_DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    it.add_argument("--config", metavar="RECIPE", help="a YAML file, or the name of one of the package's")
     it.add_argument(
         "--resume",
         choices=("auto", "never"),
         default="auto",
-        help="auto: go on where the output folder's run stopped, show a finished one again; never: replace it",
+        help="auto: go on where the run in the output folder stopped, or show it again; never: replace it",
     )
     it.add_argument("--debug", action="store_true", help="show the traceback of an error")
     # DeepSpeed's launcher passes it; the environment says the same.
     it.add_argument("--local_rank", "--local-rank", type=int, default=0, help=argparse.SUPPRESS)
-    it.add_argument("overrides", nargs="*", metavar="key.path=value", help="options that differ from the recipe's")
+    it.add_argument(
+        "overrides", nargs="*", metavar="key.path=value", help="options that replace the recipe's"
+    )
     return it
 
 
@@ -65,9 +69,15 @@ def _parse(argv: list[str]) -> argparse.Namespace:
 
 def _train(arguments: argparse.Namespace) -> int:
     # The recipe first: a mistake in it is told before anything slow is imported.
+    from pixelbert_fast.training.ranks import PeerError
     from pixelbert_fast.training.recipes import load_config
 
-    config = load_config(arguments.config, arguments.overrides)
+    try:
+        config = load_config(arguments.config, arguments.overrides)
+    except UserError:
+        if _rank():
+            raise PeerError(2) from None  # every process reads the same recipe; the first one tells
+        raise
 
     from pixelbert_fast.training import engine as engines
     from pixelbert_fast.training.run import run
@@ -109,24 +119,28 @@ def _duration(seconds: float) -> str:
 
 def _failed(error: BaseException, *, debug: bool) -> int:
     """Say what went wrong, in one sentence, and return the exit status."""
-    from pixelbert_fast.training.ranks import PeerError, exit_status, launched, ranks_from_environment
+    from pixelbert_fast.training.ranks import PeerError, exit_status
 
     if debug:
         traceback.print_exception(error)
     if isinstance(error, PeerError):
         return error.status  # the process that failed says why
-    rank = ranks_from_environment().rank if launched() else 0
-    who = f"process {rank}: " if rank else ""
+    who = f"process {_rank()}: " if _rank() else ""
     if isinstance(error, KeyboardInterrupt):
         print(f"{who}interrupted; the same command goes on from the last saved state", file=sys.stderr)
     elif hasattr(error, "status"):
         print(f"{who}{error}", file=sys.stderr)
     elif isinstance(error, UserError):
-        if rank == 0:
-            print(f"error: {error}", file=sys.stderr)
+        print(f"{who}error: {error}", file=sys.stderr)
     else:
         _tell_failure(error, who)
     return getattr(error, "status", exit_status(error))
+
+
+def _rank() -> int:
+    from pixelbert_fast.training.ranks import launched, ranks_from_environment
+
+    return ranks_from_environment().rank if launched() else 0
 
 
 def _tell_failure(error: BaseException, who: str) -> None:

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Count = Annotated[int, Field(ge=1)]
+BelowOne = Annotated[float, Field(ge=0.0, lt=1.0)]
 NotNegative = Annotated[float, Field(ge=0.0)]
 
 
@@ -21,7 +22,7 @@ class Section(BaseModel):
 
 
 class BuildConfig(BaseModel):
-    """How to build the data set when its directory is not there: a builder's name and that builder's own options."""
+    """How to build a data set that is not there yet: a builder's name and that builder's own options."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
@@ -41,8 +42,8 @@ class DataConfig(Section):
         captions_per_image: texts read with one pass of an image through the backbone.
         mismatched_share: how many of them are made not to match.
         max_text_length: word pieces a text, [CLS] and [SEP] included; longer ones are cut and counted.
-        short_side, long_side: pixels; an image's short side becomes the one unless its long side would pass the other
-            (None: the model preset's).
+        short_side, long_side: pixels; an image's short side becomes the one, unless its long side would pass
+            the other (None: the model preset's).
         size_divisor: both sides are multiples of it.
         validation_split, test_split: the names of the splits.
     """
@@ -60,7 +61,7 @@ class DataConfig(Section):
 
 
 class TokenizerConfig(Section):
-    """The word pieces: a saved tokenizer's directory, or None to train `size` pieces on the set's captions."""
+    """The word pieces: a saved tokenizer's directory, or None to train `size` on the set's captions."""
 
     path: str | None = None
     size: Count = 2000
@@ -74,7 +75,7 @@ class ModelConfig(Section):
 
 
 class ObjectivesConfig(Section):
-    """What pre-training learns from: masked words, image-text matching, both, or (for an ablation) neither."""
+    """What pre-training learns from: masked words, image-text matching, both, or (to compare) neither."""
 
     mlm: bool = True
     itm: bool = True
@@ -115,8 +116,8 @@ class GroupConfig(Section):
     algorithm: Literal["sgd", "adamw"]
     lr: NotNegative
     weight_decay: NotNegative
-    momentum: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.9
-    betas: tuple[Annotated[float, Field(ge=0.0, lt=1.0)], Annotated[float, Field(ge=0.0, lt=1.0)]] = (0.9, 0.999)
+    momentum: BelowOne = 0.9
+    betas: tuple[BelowOne, BelowOne] = (0.9, 0.999)
     eps: Annotated[float, Field(gt=0.0)] = 1e-8
 
 
@@ -148,8 +149,8 @@ class ScheduleConfig(Section):
     """One factor on every learning rate.
 
     Attributes:
-        kind: after the warm-up, `step` multiplies by `gamma` at each milestone, `cosine` falls to `floor` at the
-            end, `constant` stays.
+        kind: after the warm-up, `step` multiplies by `gamma` at each milestone, `cosine` falls to `floor` at
+            the end, `constant` stays.
         warmup_steps: steps over which the factor rises linearly from `warmup_start` to 1.
         milestones: epochs, fractions allowed.
         floor: cosine's last factor.
@@ -207,7 +208,7 @@ class EvaluationConfig(Section):
 
 
 class RunConfig(Section):
-    """The whole tree. `output` is the run's folder; a recipe that names none gets `runs/` and its own name."""
+    """The whole tree. `output` is the run's folder; a recipe without one gets `runs/` and its own name."""
 
     task: Literal["pretrain", "objects"] = "pretrain"
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0

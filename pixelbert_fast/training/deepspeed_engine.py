@@ -1,7 +1,8 @@
 """DeepSpeed as an engine. The only file that imports it, and only when it is used.
 
-fp32 at every ZeRO stage, and bf16 through autocast and never through its own bf16 mode, which makes an extra update of
-Adam's state at stage 0. Stage 3 is not offered: it reapplies the last gradient of a parameter that a step left unused.
+fp32 at every ZeRO stage, and bf16 through autocast and never through its own bf16 mode, which makes an extra
+update of Adam's state at stage 0. Stage 3 is not offered: it reapplies the last gradient of a parameter that
+a step left unused.
 """
 
 from __future__ import annotations
@@ -24,8 +25,8 @@ _SHARED_MEMORY_OP = "deepspeed_shm_comm"
 def import_deepspeed() -> Any:
     """DeepSpeed, quiet, and without its shared-memory op where there is no GPU.
 
-    That op takes minutes to compile and leaves its buffers (69 MB a process) in /dev/shm after every run, a clean one
-    too. Marked as not compatible, it is neither compiled nor loaded, and gloo does its work.
+    That op takes minutes to compile and leaves its buffers (69 MB a process) in /dev/shm after every run, a
+    clean one too. Marked as not compatible, it is neither compiled nor loaded, and gloo does its work.
 
     Raises:
         UserError: it is not installed.
@@ -78,7 +79,8 @@ def leave() -> None:
 class DeepSpeedEngine:
     """See `engine.Engine`; one of `ranks.world` processes, gradients averaged over them.
 
-    Each process's loss is a mean over its own batch, and the processes' gradients are averaged with equal weight.
+    Each process's loss is a mean over its own batch, and the processes' gradients are averaged with equal
+    weight.
     """
 
     def __init__(
@@ -117,7 +119,8 @@ class DeepSpeedEngine:
         self._ranks = ranks
 
     def autocast(self) -> AbstractContextManager[Any]:
-        # DeepSpeed's own covers its forward; what a task computes after it (a loss, a head) comes under this one.
+        # DeepSpeed's own covers its forward; what a task computes after it (a loss, a head) comes under this
+        # one.
         return torch.autocast(self.device.type, dtype=torch.bfloat16) if self._bf16 else nullcontext()
 
     def backward(self, loss: Tensor) -> None:

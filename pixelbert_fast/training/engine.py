@@ -35,10 +35,10 @@ class Engine(Protocol):
         """Add the gradients of `loss` (a mean over one batch) divided by the accumulation."""
 
     def step(self) -> bool:
-        """After each backward; True when this one completed an update: clipped, applied, gradients cleared."""
+        """After each backward; True when this completed an update: clipped, applied, gradients cleared."""
 
     def gradient_norm(self) -> float:
-        """The global norm before clipping at the last update; NaN when it is not known. Waits for the device."""
+        """The global norm before clipping at the last update; NaN: not known. Waits for the device."""
 
     def shared_state(self) -> dict[str, Any]:
         """State that is the same in every process."""
@@ -47,7 +47,7 @@ class Engine(Protocol):
         """State that differs by process; empty when there is none."""
 
     def load_state(self, shared: dict[str, Any], own: dict[str, Any]) -> None:
-        """Take over what `shared_state` and `own_state` returned, exactly; an empty `own` when the world changed."""
+        """Take over, exactly, what the two above returned; an empty `own` when the world changed."""
 
     def close(self) -> None:
         """Give up what the engine holds beyond the module."""
@@ -85,7 +85,9 @@ def start_ranks(name: str) -> Ranks:
     return ranks
 
 
-def make_engine(name: str, model: nn.Module, optimizer: TwoAlgorithmOptimizer, config: Any, ranks: Ranks) -> Engine:
+def make_engine(
+    name: str, model: nn.Module, optimizer: TwoAlgorithmOptimizer, config: Any, ranks: Ranks
+) -> Engine:
     """Build an engine from a `RunConfig`; the model is moved to the process's device."""
     options = {
         "accumulation": config.training.accumulation,

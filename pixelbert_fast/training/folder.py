@@ -1,7 +1,8 @@
 """A run's folder: whether there is a run in it, of which configuration, and what may be done with it.
 
-The rule. `--resume auto` (the default): a finished run of the same configuration is shown again, an unfinished one
-goes on, and a run of another configuration is an error. `--resume never`: whatever run is there is replaced.
+The rule. `--resume auto` (the default): a finished run of the same configuration is shown again, an
+unfinished one goes on, and a run of another configuration is an error. `--resume never`: whatever run is
+there is replaced.
 """
 
 from __future__ import annotations
@@ -29,8 +30,9 @@ _OURS = ("run.json", "metrics.json", "log.jsonl", "tensorboard", "checkpoint", "
 class RunFolder:
     """The folder of one run.
 
-    `run.json` holds the configuration of the run that is or was made here; `metrics.json` comes last and makes it
-    finished. `checkpoint/` is what `from_pretrained` reads, `resume/` what an unfinished run goes on from.
+    `run.json` holds the configuration of the run that is or was made here; `metrics.json` comes last and
+    makes it finished. `checkpoint/` is what `from_pretrained` reads, `resume/` what an unfinished run goes on
+    from.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -40,7 +42,9 @@ class RunFolder:
         self.resume = self.path / "resume"
         self.backbone = self.path / "backbone"
 
-    def claim(self, config: dict[str, Any], resume: Literal["auto", "never"]) -> Literal["new", "started", "finished"]:
+    def claim(
+        self, config: dict[str, Any], resume: Literal["auto", "never"]
+    ) -> Literal["new", "started", "finished"]:
         """Decide what to do here and prepare the folder for it; by one process.
 
         Args:
@@ -72,7 +76,9 @@ class RunFolder:
         try:
             return json.loads(self.metrics_file.read_text(encoding="utf-8"))
         except ValueError as error:
-            raise UserError(f"{self.metrics_file} is damaged ({error}); run again with --resume never") from None
+            raise UserError(
+                f"{self.metrics_file} is damaged ({error}); run again with --resume never"
+            ) from None
 
     def _configuration(self) -> dict[str, Any] | None:
         file = self.path / "run.json"

@@ -1,4 +1,4 @@
-"""What a run writes while it trains: JSON lines, TensorBoard, and the bar. All of it in the first process only."""
+"""What a run writes while it trains, in the first process only: JSON lines, TensorBoard, and the bar."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ class RunLog:
     Args:
         folder: the run's folder.
         writes: False makes every method do nothing (the other processes).
-        resumed_step: records of later steps, left by a run that was killed after its last saved state, are dropped.
+        resumed_step: records of later steps, left by a run that was killed after its last saved state, are
+            dropped.
     """
 
     def __init__(self, folder: Path, *, writes: bool, resumed_step: int = 0) -> None:
@@ -37,7 +38,7 @@ class RunLog:
             self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=resumed_step + 1)
 
     def write(self, kind: str, step: int, values: dict[str, Any]) -> None:
-        """Write one record; numbers also go to TensorBoard under `kind/name`, nested names joined by a slash."""
+        """Write one record; its numbers also go to TensorBoard under `kind/name`, or `kind/name/name`."""
         if self._file is None:
             return
         self._file.write(json.dumps({"kind": kind, "step": step, **values}) + "\n")
@@ -78,7 +79,7 @@ def _numbers(values: dict[str, Any], prefix: str) -> list[tuple[str, float]]:
 
 
 def bar(title: str, total: int | None, done: int = 0, *, shown: bool = True, unit: str = "step") -> tqdm:
-    """A progress bar on stderr; where that is not a terminal, a line now and then instead of many a second."""
+    """A progress bar on stderr; where that is no terminal, a line now and then and not many a second."""
     interval = 0.5 if sys.stderr.isatty() else 15.0
     return tqdm(
         total=total,

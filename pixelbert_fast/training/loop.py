@@ -20,7 +20,6 @@ from pixelbert_fast.training.ranks import Ranks
 from pixelbert_fast.training.schedule import Schedule
 from pixelbert_fast.training.signals import StopSignals
 
-
 # Above every signal's number.
 _LATE = 256
 
@@ -90,7 +89,7 @@ class TrainingLoop:
         self._names: list[str] = []
 
     def run(self, position: Position, total_steps: int, title: str = "training") -> None:
-        """Train from `position` (which is moved on) until `total_steps` updates are made, then save the state.
+        """Train from `position` (which is moved on) until there are `total_steps` updates; save the state.
 
         Raises:
             Stopped: a signal came; the state is saved.
@@ -186,8 +185,8 @@ class TrainingLoop:
         wrong = [step for step in self._ranks.gather(first_bad) if step >= 0]
         if wrong:
             raise RunError(
-                f"the loss is not finite at step {min(wrong)}; lower the learning rates, lengthen the warm-up or"
-                " tighten optimizer.clip_norm"
+                f"the loss is not finite at step {min(wrong)}; lower the learning rates,"
+                " lengthen the warm-up or tighten optimizer.clip_norm"
             )
         return dict(zip(self._names, self._ranks.mean(rows.nanmean(0).tolist()), strict=True))
 

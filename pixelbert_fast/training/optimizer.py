@@ -1,8 +1,8 @@
-"""One optimiser, two algorithms by parameter group, as the paper trains: SGD for the backbone, AdamW for the rest.
+"""One optimiser, two algorithms by parameter group: as in the paper, SGD for the backbone, AdamW for the rest.
 
 One object, and not two, because DeepSpeed drives one. Every rule that keeps it right under ZeRO is kept here:
-arithmetic is element by element only (a flat piece of many tensors may stand in for them), the algorithm's name is in
-the group, state is per tensor with the step count in it, and both algorithms have the same keys.
+arithmetic is element by element only (a flat piece of many tensors may stand in for them), the algorithm's
+name is in the group, state is per tensor with the step count in it, and both algorithms have the same keys.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ class TwoAlgorithmOptimizer(torch.optim.Optimizer):
     """SGD with momentum (coupled L2, as `torch.optim.SGD`) and AdamW (as `torch.optim.AdamW`) by group.
 
     Args:
-        groups: as for any torch optimiser; each group may set `algorithm` ("sgd" or "adamw"), `lr`, `weight_decay`,
-            `momentum` (SGD), `betas` and `eps` (AdamW).
+        groups: as for any torch optimiser; each group may set `algorithm` ("sgd" or "adamw"), `lr`,
+            `weight_decay`, `momentum` (SGD), `betas` and `eps` (AdamW).
 
     State of every tensor: `step` (0-d float32 on the CPU), `first` and `second` (like the tensor; SGD leaves
     `second` at zero).
@@ -42,7 +42,9 @@ class TwoAlgorithmOptimizer(torch.optim.Optimizer):
         super().__init__(list(groups), defaults)
         for group in self.param_groups:
             if group["algorithm"] not in ALGORITHMS:
-                raise ValueError(f"algorithm must be one of {', '.join(ALGORITHMS)}, got {group['algorithm']!r}")
+                raise ValueError(
+                    f"algorithm must be one of {', '.join(ALGORITHMS)}, got {group['algorithm']!r}"
+                )
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -100,7 +102,9 @@ def _adamw(group: Mapping[str, Any], params: list[Tensor], grads: list[Tensor], 
 
 
 def parameter_groups(
-    model: nn.Module, named: Mapping[str, Iterable[tuple[str, nn.Parameter]]], options: Mapping[str, Mapping[str, Any]]
+    model: nn.Module,
+    named: Mapping[str, Iterable[tuple[str, nn.Parameter]]],
+    options: Mapping[str, Mapping[str, Any]],
 ) -> list[dict[str, Any]]:
     """Sort a model's parameters into optimiser groups.
 
@@ -110,8 +114,8 @@ def parameter_groups(
         options: by part, the group's options.
 
     Returns:
-        Up to two groups a part, named after it: vectors and scalars (biases, norms, type embeddings) are apart and
-        without weight decay. Frozen parameters are left out.
+        Up to two groups a part, named after it: vectors and scalars (biases, norms, type embeddings) are
+        apart and without weight decay. Frozen parameters are left out.
 
     Raises:
         ValueError: a parameter in no part or in two, or a part without options.
@@ -136,5 +140,7 @@ def parameter_groups(
             groups.append({**options[part], "params": vectors, "name": part, "weight_decay": 0.0})
     missing = [name for key, name in names.items() if key not in taken]
     if missing:
-        raise ValueError(f"the parameter {missing[0]} belongs to no part of the optimiser ({len(missing)} such)")
+        raise ValueError(
+            f"the parameter {missing[0]} belongs to no part of the optimiser ({len(missing)} such)"
+        )
     return groups

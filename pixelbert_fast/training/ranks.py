@@ -1,6 +1,6 @@
 """The processes of one run, as the loop sees them: who this one is, and the few words they exchange.
 
-What they exchange goes over gloo and CPU tensors, also beside GPUs, so that agreeing never waits for a device.
+What they exchange goes over gloo and CPU tensors, beside GPUs too, so that agreeing never waits for a device.
 """
 
 from __future__ import annotations
@@ -134,7 +134,9 @@ def ranks_from_environment(group: Any = None) -> Ranks:
         # DeepSpeed's launcher says LOCAL_SIZE, torchrun LOCAL_WORLD_SIZE.
         local_world = int(os.environ.get("LOCAL_WORLD_SIZE") or os.environ.get("LOCAL_SIZE") or "1")
     except ValueError as error:
-        raise RunError(f"the launcher's RANK, LOCAL_RANK, WORLD_SIZE or LOCAL_SIZE is no number: {error}") from None
+        raise RunError(
+            f"the launcher's RANK, LOCAL_RANK, WORLD_SIZE or LOCAL_SIZE is no number: {error}"
+        ) from None
     return Ranks(rank, world, local_rank, local_world, group)
 
 

@@ -1,4 +1,4 @@
-"""From a YAML recipe and `key.path=value` overrides to a checked `RunConfig`, or one sentence saying what is wrong."""
+"""From a YAML recipe and `key.path=value` overrides to a checked `RunConfig`."""
 
 from __future__ import annotations
 
@@ -38,7 +38,9 @@ _RecipeLoader.add_implicit_resolver(
 def recipe_names() -> list[str]:
     """The recipes that come with the package."""
     folder = resources.files("pixelbert_fast") / "configs"
-    return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
+    return sorted(
+        entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml")
+    )
 
 
 def load_config(recipe: str | Path | None = None, overrides: Sequence[str] = ()) -> RunConfig:
@@ -49,7 +51,8 @@ def load_config(recipe: str | Path | None = None, overrides: Sequence[str] = ())
         overrides: `key.path=value`, the value in YAML; later ones win.
 
     Raises:
-        UserError: no such recipe, a key nothing knows (the nearest known one is named), a value that does not fit.
+        UserError: no such recipe, a key nothing knows (the nearest known one is named), a value that does not
+            fit.
     """
     name, origin, text = _read(DEFAULT_RECIPE if recipe is None else recipe)
     tree = _parse(text, origin)
@@ -84,7 +87,7 @@ def _read(recipe: str | Path) -> tuple[str, str, str]:
 
 def _parse(text: str, origin: str) -> Any:
     try:
-        return yaml.load(text, Loader=_RecipeLoader)  # noqa: S506 - a SafeLoader
+        return yaml.load(text, Loader=_RecipeLoader)
     except yaml.YAMLError as error:
         reason = " ".join(str(error).split())
         raise UserError(f"{origin} is not valid YAML: {reason}") from None
@@ -94,7 +97,9 @@ def _override(tree: dict[str, Any], text: str) -> str:
     key, equals, value = text.partition("=")
     key = key.strip()
     if not equals or not key or not all(key.split(".")):
-        raise UserError(f"{text!r} on {_COMMAND_LINE} is not understood; an override is written key.path=value")
+        raise UserError(
+            f"{text!r} on {_COMMAND_LINE} is not understood; an override is written key.path=value"
+        )
     place = tree
     *sections, last = key.split(".")
     for section in sections:
@@ -102,17 +107,20 @@ def _override(tree: dict[str, Any], text: str) -> str:
         if below is None:
             below = place[section] = {}
         if not isinstance(below, dict):
-            raise UserError(f"{key!r} on {_COMMAND_LINE} looks inside {section!r}, which holds {_shown(below)}")
+            raise UserError(
+                f"{key!r} on {_COMMAND_LINE} looks inside {section!r}, which holds {_shown(below)}"
+            )
         place = below
     place[last] = _parse(value, f"{text!r} on {_COMMAND_LINE}")
     return key
 
 
 def _sentence(error: ValidationError, origin: str, overridden: Iterable[str]) -> str:
-    """The first thing wrong, in one sentence that names the key, where it came from and the nearest right one."""
+    """The first thing wrong: its key, where that came from and the nearest right one, in one sentence."""
     first = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
     key = ".".join(str(part) for part in first["loc"])
-    where = _COMMAND_LINE if any(key == o or key.startswith(f"{o}.") for o in overridden) else origin
+    given = any(f"{key}.".startswith(f"{o}.") or o.startswith(f"{key}.") for o in overridden)
+    where = _COMMAND_LINE if given else origin
     if first["type"] == "extra_forbidden":
         guess = _nearest_key(key)
         return f"unknown key {key!r} in {where}" + (f"; did you mean {guess!r}?" if guess else "")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import platform
 import time
 from dataclasses import dataclass
@@ -89,10 +90,13 @@ def prepare_data(config: RunConfig, ranks: Ranks) -> None:
         from pixelbert_fast.data.build import build_set, make_builder
 
         builder, directory = make_builder(build.name, **build.options()), Path(config.data.directory)
-        with bar(f"building {directory}", None, unit="image") as progress:
+        with contextlib.ExitStack() as shown:
+            progress = None
 
             def advanced(more: int, total: int) -> None:
-                progress.total = total
+                nonlocal progress
+                if progress is None:  # a set that is there already shows no bar
+                    progress = shown.enter_context(bar(f"building {directory}", total, unit="image"))
                 progress.update(more)
 
             build_set(builder, directory, progress=advanced)
@@ -112,8 +116,8 @@ def _train_backbone(
     recipe = load_config(config.start.backbone_recipe, [f"output={folder.backbone}"])
     if recipe.task != "objects":
         raise UserError(
-            f"start.backbone_recipe = {config.start.backbone_recipe!r} is a recipe of the task {recipe.task!r};"
-            " it must be one of the task 'objects'"
+            f"start.backbone_recipe = {config.start.backbone_recipe!r} is a recipe of the task"
+            f" {recipe.task!r}; it must be one of the task 'objects'"
         )
     if ranks.first:
         print(f"first a backbone, by the recipe {config.start.backbone_recipe!r}", flush=True)
@@ -173,7 +177,9 @@ def _position(record: dict[str, Any], ranks: Ranks) -> Position:
     return position
 
 
-def _take_over(state: tuple, engine: engines.Engine, schedule: Schedule, config: RunConfig, ranks: Ranks) -> None:
+def _take_over(
+    state: tuple, engine: engines.Engine, schedule: Schedule, config: RunConfig, ranks: Ranks
+) -> None:
     record, shared, mine = state
     if mine is None and config.training.zero_stage > 0:
         raise UserError(
