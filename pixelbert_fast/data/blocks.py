@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,13 +14,22 @@ from typing import Any
 from pixelbert_fast.data.records import features_of
 from pixelbert_fast.errors import RunError
 
-# About as large as an Arrow file may get before it is better cut in two: memory-mapped, size itself costs nothing.
+# About as large as an Arrow file may get before it is better cut in two: memory-mapped, size itself costs
+# nothing.
 ROWS_A_FILE = 50_000
+
+
+@dataclass(frozen=True, slots=True)
+class Dropped:
+    """What a builder's `render` returns for a record that cannot be made: its key, and why."""
+
+    key: str
+    why: str
 
 
 @dataclass(slots=True)
 class Block:
-    """Records `start`, `start + 1`, ... of a split, by their specs, and the two files that hold them once rendered."""
+    """Records `start`, `start + 1`, ... of a split by their specs, and the two files they are written to."""
 
     split: str
     start: int
@@ -96,6 +106,8 @@ _worker: tuple[Any, Path] | None = None
 def _start_worker(builder: Any, directory: Path) -> None:
     global _worker
     _worker = (builder, directory)
+    # Ctrl-C reaches every process of a terminal; the parent alone decides, and lets blocks under way finish.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_follow_parent, daemon=True).start()
 
 
@@ -116,8 +128,6 @@ def _write_in_worker(block: Block) -> int:
 
 def write_block(builder: Any, block: Block, directory: Path) -> int:
     """Render one block and write its files; the number of specs done."""
-    from pixelbert_fast.data.build import Dropped
-
     records, dropped = [], []
     for index, spec in enumerate(block.specs, block.start):
         record = builder.render(spec)
@@ -146,8 +156,8 @@ def _write_arrow(records: list[dict], path: Path) -> None:
 def write_split(target: Path, source: list[Path] | list[dict], name: str, identity: dict) -> None:
     """Write one split from Arrow files of blocks, or from records, as a directory that `load_from_disk` maps.
 
-    The same source gives the same bytes: the fingerprint that `datasets` would take from the clock is derived from
-    what the set is.
+    The same source gives the same bytes: the fingerprint that `datasets` would take from the clock is derived
+    from what the set is.
     """
     from datasets import Dataset, concatenate_datasets
 

@@ -1,8 +1,8 @@
 """Building a data set: records rendered in parallel, written in blocks, resumed after a kill.
 
-While a set is built, OUT.partial holds ``identity.json`` (what is being built), one Arrow file and one JSON file for
-each finished block, and a lock; a kill loses only the blocks under way. Blocks are then copied into one
-``datasets`` directory, which takes OUT's name as the last step, so OUT is never half a set.
+While a set is built, OUT.partial holds ``identity.json`` (what is being built), one Arrow file and one JSON
+file for each finished block, and a lock; a kill loses only the blocks under way. Blocks are then copied into
+one ``datasets`` directory, which takes OUT's name as the last step, so OUT is never half a set.
 """
 
 import fcntl
@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from pixelbert_fast.data.blocks import Block, render_blocks, write_split
+from pixelbert_fast.data.blocks import Block, Dropped, render_blocks, write_split
 from pixelbert_fast.data.records import CARD, PAIR_COLUMNS, PAIRS, SPLITS, VERSION, read_card, write_card
 from pixelbert_fast.errors import RunError, UserError, nearest
 
@@ -31,23 +31,16 @@ BUILDERS = {
 Progress = Callable[[int, int], None]
 
 
-@dataclass(frozen=True, slots=True)
-class Dropped:
-    """What `render` returns in place of a record that cannot be made: the key it would have had, and why not."""
-
-    key: str
-    why: str
-
-
 @dataclass(slots=True)
 class Plan:
     """All that is decided before anything is rendered.
 
     Args:
         splits: for each split its specs, one a record, in order; a spec is any small picklable value.
-        card: what card.json says beside format, name, options, counts and dropped records.
-        pairs: for each split its statements about two images (the columns PAIR_COLUMNS), where `left` and `right`
-            are places in the split's specs; None for a set without them.
+        card: what card.json says beside format, name, options and counts; its "dropped", if any, lists what
+            was left out already, and dropped records are added to it.
+        pairs: for each split its statements about two images (the columns PAIR_COLUMNS), where `left` and
+            `right` are places in the split's specs; None for a set without them.
     """
 
     splits: dict[str, list]
@@ -72,7 +65,7 @@ class SetBuilder(Protocol):
 
 @dataclass(slots=True)
 class BuildReport:
-    """What came of a build: records in each split, what was dropped ({"key", "why"}), and where the set lies."""
+    """What came of a build: records by split, what was dropped ({"key", "why"}), and where the set lies."""
 
     counts: dict[str, int]
     dropped: list[dict[str, str]] = field(default_factory=list)
@@ -80,7 +73,10 @@ class BuildReport:
 
 
 def make_builder(name: str, **options: Any) -> SetBuilder:
-    """The builder of this name. Raises UserError naming an unknown builder or option, and the nearest known one."""
+    """The builder of this name; an option of None counts as not given.
+
+    Raises UserError naming an unknown builder or option, with the nearest known one.
+    """
     if name not in BUILDERS:
         raise UserError(f"there is no data set {name!r}{_hint(name, BUILDERS)}")
     module, _, attribute = BUILDERS[name].partition(":")
@@ -113,21 +109,26 @@ def build_set(
     Args:
         workers: processes that render; None takes one for each CPU this process may use, 1 renders here.
         block: records a block, the unit that is done in parallel and that a resumed build does not repeat.
-        progress: called as ``progress(advance, total)`` with the records done since the last call (first with what
-            an earlier, killed build had done) and the records in all.
+            A resumed build keeps the size it began with.
+        progress: called as ``progress(advance, total)`` with the records done since the last call (first with
+            what an earlier, killed build had done) and the records in all.
 
     Raises:
-        UserError: `out` holds anything but this set, another build of it is running, OUT.partial is of another
-            build, or a split would end without any record although it was planned with some.
-        RunError: a worker process died.
+        UserError: `out` holds anything but this set, another build of it is running, OUT.partial is of
+            another set, or every image of a split was dropped.
+        RunError: a worker process died, or a file could not be read or written.
     """
+    if block < 1:
+        raise ValueError(f"block must be at least 1, not {block}")
     out = Path(out)
+    if out.name in ("", ".."):
+        out = out.resolve()
     identity = {"name": builder.name, "options": json.loads(json.dumps(builder.options()))}
     done = _finished(out, identity)
     if done is not None:
         return done
     partial = out.parent / (out.name + ".partial")
-    with _claimed(partial, identity | {"block": block, "version": VERSION}, out):
+    with _claimed(partial, {**identity, "version": VERSION}, block, out) as block:
         # Another process may have finished it between the look above and the lock.
         done = _finished(out, identity)
         if done is not None:
@@ -135,18 +136,17 @@ def build_set(
             return done
         plan = builder.plan()
         blocks = _plan_blocks(plan, block)
+        progress = progress or (lambda advance, total: None)
         try:
-            render_blocks(
-                builder, blocks, partial, workers or _cpus(), progress or (lambda advance, total: None)
-            )
+            render_blocks(builder, blocks, partial, workers or _cpus(), progress)
+            report = _assemble(plan, blocks, partial, identity)
+            if out.exists():
+                out.rmdir()
+            os.rename(partial / "set", out)
         except OSError as error:
             raise RunError(
-                f"writing {partial} failed ({error}): free some space and run the same build again"
+                f"building {out} failed ({error}): put that right and run the same build, it resumes"
             ) from error
-        report = _assemble(builder, plan, blocks, partial, identity)
-        if out.exists():
-            out.rmdir()
-        os.rename(partial / "set", out)
         shutil.rmtree(partial)
     report.directory = out
     return report
@@ -172,7 +172,7 @@ def _finished(out: Path, identity: dict) -> BuildReport | None:
     there = {"name": card.get("name"), "options": card.get("builder")}
     if there != identity:
         raise UserError(
-            f"{out} holds another data set, {_told(there, identity)}: name another directory or delete that one"
+            f"{out} holds another data set, {_told(there, identity)}: name another directory or delete it"
         )
     return BuildReport(card["counts"], card["dropped"], out)
 
@@ -187,8 +187,8 @@ def _told(there: dict, wanted: dict) -> str:
 
 
 @contextmanager
-def _claimed(partial: Path, identity: dict, out: Path) -> Iterator[None]:
-    """Hold OUT.partial for this process; a kill frees it. The directory is made when missing."""
+def _claimed(partial: Path, identity: dict, block: int, out: Path) -> Iterator[int]:
+    """Hold OUT.partial, made when missing, for this process, and give its block size. A kill frees it."""
     try:
         partial.mkdir(parents=True, exist_ok=True)
         lock = open(partial / "lock", "w")  # noqa: SIM115
@@ -207,23 +207,19 @@ def _claimed(partial: Path, identity: dict, out: Path) -> Iterator[None]:
         except ValueError:
             there = None
         if there is None:
-            _write_json(path, identity)
-        elif there != identity:
+            there = {**identity, "block": block}
+            beside = path.with_name(path.name + ".new")
+            beside.write_text(json.dumps(there, indent=1) + "\n")
+            os.replace(beside, path)
+        block = there.pop("block")
+        if there != identity:
             raise UserError(
-                f"{partial} holds an unfinished build of another data set: delete it or name another directory"
+                f"{partial} holds an unfinished build of another data set: delete it or build elsewhere"
             )
-        yield
-
-
-def _write_json(path: Path, value: object) -> None:
-    beside = path.with_name(path.name + ".new")
-    beside.write_text(json.dumps(value, indent=1) + "\n")
-    os.replace(beside, path)
+        yield block
 
 
 def _plan_blocks(plan: Plan, size: int) -> list[Block]:
-    if size < 1:
-        raise ValueError(f"block must be at least 1, not {size}")
     unknown = [split for split in plan.splits if split not in SPLITS]
     if unknown:
         raise ValueError(f"a plan has a split {unknown[0]!r}, expected {', '.join(SPLITS)}")
@@ -234,14 +230,12 @@ def _plan_blocks(plan: Plan, size: int) -> list[Block]:
     ]
 
 
-def _assemble(
-    builder: SetBuilder, plan: Plan, blocks: list[Block], partial: Path, identity: dict
-) -> BuildReport:
+def _assemble(plan: Plan, blocks: list[Block], partial: Path, identity: dict) -> BuildReport:
     """Write OUT.partial/set from the finished blocks, replacing what a killed build left of it."""
     target = partial / "set"
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir()
-    counts, dropped, rows = {}, [], {}
+    counts, dropped, rows = {}, list(plan.card.get("dropped", [])), {}
     for split, specs in plan.splits.items():
         own = [block for block in blocks if block.split == split]
         missing = [entry for block in own for entry in block.dropped(partial)]
@@ -249,22 +243,17 @@ def _assemble(
         gone = {entry["index"] for entry in missing}
         kept = [i for i in range(len(specs)) if i not in gone]
         if specs and not kept:
-            raise UserError(
-                f"every one of the {len(specs)} images of split {split!r} was dropped, the first because: {missing[0]['why']}"
-            )
+            why = missing[0]["why"]
+            raise UserError(f"all {len(specs)} images of split {split!r} were dropped, the first for: {why}")
         counts[split] = len(kept)
         rows[split] = {index: row for row, index in enumerate(kept)}
         if kept:
-            write_split(
-                target / split,
-                [block.arrow(partial) for block in own if block.rows(partial)],
-                split,
-                identity,
-            )
+            files = [block.arrow(partial) for block in own if block.rows(partial)]
+            write_split(target / split, files, split, identity)
     written = [split for split in counts if counts[split]]
     _write_splits(target, written)
     card = {
-        "name": builder.name,
+        "name": identity["name"],
         "builder": identity["options"],
         "counts": counts,
         **plan.card,
@@ -284,7 +273,7 @@ def _write_splits(directory: Path, splits: list[str]) -> None:
 def _write_pairs(
     directory: Path, pairs: dict[str, list[dict]], rows: dict[str, dict], identity: dict
 ) -> dict[str, int]:
-    """Write the statements, their places in the plan turned into rows; those about a dropped image are left out."""
+    """Write the statements, places in the plan turned into rows; those about a dropped image are left out."""
     counts = {}
     directory.mkdir()
     for split, statements in pairs.items():

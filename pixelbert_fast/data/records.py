@@ -1,7 +1,8 @@
 """Built data sets on disk: the columns of a record, the card beside them, and opening one.
 
-A built set is a directory that ``datasets.load_from_disk`` opens as a DatasetDict of memory-mapped Arrow files, with
-``card.json`` beside the splits; a set with statements about pairs of images holds a second DatasetDict in ``pairs``.
+A built set is a directory that ``datasets.load_from_disk`` opens as a DatasetDict of memory-mapped Arrow
+files, with ``card.json`` beside the splits; a set with statements about pairs of images holds a second
+DatasetDict in ``pairs``.
 """
 
 import json
@@ -105,7 +106,7 @@ class BuiltSet:
         return _load(self.directory / name)
 
     def pairs(self, name: str):
-        """The statements about pairs of images of the split, likewise; `left` and `right` are rows of `split(name)`."""
+        """Statements about pairs of images, likewise; `left` and `right` are rows of `split(name)`."""
         self._check(name, self.card.get("pairs") or {}, "split with statements about pairs")
         return _load(self.directory / PAIRS / name)
 

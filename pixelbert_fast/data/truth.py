@@ -9,11 +9,12 @@ with boxes in pixels, y downwards. A *fact* is the logical form of a caption:
 
 - ``{"exist": [desc, ...]}``: each description is matched by an object of its own;
 - ``{"count": [desc, n]}``: exactly ``n`` objects match;
-- ``{"relation": [desc, REL, desc]}``: some object of the first kind stands ``REL`` some other one of the second;
+- ``{"relation": [desc, REL, desc]}``: some object of the first kind stands ``REL`` some other one of the
+  second, by the centres of their boxes;
 - ``{"ground": {name: value, ...}}``: the ground has these properties;
 - ``{"all": [fact, ...]}``: every one of these holds.
 
-A *description* maps attribute names to values and matches an object that has them all; ``{}`` matches any object.
+A *description* maps attribute names to values and matches an object that has them all; ``{}`` matches any.
 """
 
 import json
@@ -85,6 +86,8 @@ def _exist(descriptions: Sequence[Mapping], objects: Sequence[Mapping]) -> bool:
 
 
 def _relation(first: Mapping, relation: str, second: Mapping, objects: Sequence[Mapping]) -> bool:
+    if relation not in RELATIONS:  # also where no object matches and no offset is asked for
+        raise ValueError(f"unknown relation {relation!r}, expected one of {', '.join(RELATIONS)}")
     left = [thing for thing in objects if matches(first, thing)]
     right = [thing for thing in objects if matches(second, thing)]
     return any(a is not b and offset(a, b, relation) >= RELATION_MARGIN for a in left for b in right)

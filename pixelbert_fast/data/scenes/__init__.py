@@ -1,1 +1,1 @@
-"""`scenes`: generated images of plain shapes whose truth is known, with captions, questions and statements."""
+"""`scenes`: generated images of shapes whose truth is known, with captions, questions and statements."""

@@ -106,7 +106,7 @@ class Scenes(_Generated):
         return sample_picture(self.stream(split, index, attempt), self.size, self.novel(split, index))
 
     def _pictures(self, split: str, number: int) -> Iterator[tuple[int, Picture]]:
-        """Scenes of which no two have the same fullest retrieval caption, each with the attempt it came from."""
+        """Scenes of which no two have the same fullest retrieval caption, with the attempt each came from."""
         taken = set()
         for index in range(number):
             attempt = 0

@@ -22,8 +22,8 @@ from pixelbert_fast.data.truth import RELATION_MARGIN, RELATIONS, is_true, offse
 CAPTIONS_PER_IMAGE = 5
 KINDS = ("list", "relation", "count", "place", "detail")
 
-# What a retrieval caption may name of every object (and whether of the ground), shortest first. It also says how
-# many objects there are, so it is true of another scene only if that one has the same descriptions.
+# What a retrieval caption may name of every object (and whether of the ground), shortest first. It also says
+# how many objects there are, so it is true of another scene only if that one has the same descriptions.
 LEVELS = (
     (("shape", "colour", "place"), False),
     (("shape", "colour", "place"), True),
@@ -31,7 +31,8 @@ LEVELS = (
     (("shape", "colour", "size", "texture", "place"), True),
 )
 
-# Four bits an attribute: a scene's key is one exact integer, small where a tuple of words would fill the memory.
+# Four bits an attribute: a scene's key is one exact integer, small where a tuple of words would fill the
+# memory.
 _CODES = {
     name: {value: code for code, value in enumerate(values)}
     for name, values in {**ATTRIBUTES, "place": PLACES, "ground": GROUND_COLOURS}.items()
@@ -51,7 +52,7 @@ def fullest_level(number: int) -> int:
 
 
 def retrieval_key(picture: Picture, level: int) -> int:
-    """Equal for two scenes of a split exactly when one's retrieval caption of this level is true of the other."""
+    """Equal for two scenes exactly when one's retrieval caption of this level is true of the other."""
     names, with_ground = LEVELS[level]
     key = level + 1
     if with_ground:
@@ -85,7 +86,7 @@ def retrieval_caption(rng: Random, picture: Picture, level: int) -> Caption:
     return text, {"all": parts}
 
 
-def _grouped(descriptions: list[dict]) -> str:
+def grouped(descriptions: list[dict]) -> str:
     """A list in words where equal descriptions are counted: "two red circles and a blue star"."""
     phrases = Counter(noun_phrase(description) for description in descriptions)
     first = {noun_phrase(description): description for description in descriptions}
@@ -99,7 +100,7 @@ def _shuffled(rng: Random, picture: Picture, most: int) -> list[dict[str, str]]:
 def _list(rng: Random, picture: Picture) -> Caption:
     descriptions = [pick(a, "shape", "colour") for a in _shuffled(rng, picture, rng.choice((2, 3, 3)))]
     opening = rng.choice(("", "", "a picture of ", "an image of ", "here we see "))
-    return opening + _grouped(descriptions), {"exist": descriptions}
+    return opening + grouped(descriptions), {"exist": descriptions}
 
 
 def relation_of(rng: Random, first: dict, second: dict) -> str:
@@ -121,7 +122,7 @@ def _relation(rng: Random, picture: Picture) -> Caption:
 def _all_counted(rng: Random, picture: Picture) -> Caption:
     descriptions = [pick(a, "shape", "colour") for a in _shuffled(rng, picture, len(picture.things))]
     number = len(descriptions)
-    text = f"{counted_phrase({}, number)}: {_grouped(descriptions)}"
+    text = f"{counted_phrase({}, number)}: {grouped(descriptions)}"
     return text, {"all": [{"count": [{}, number]}, {"exist": descriptions}]}
 
 
@@ -166,7 +167,7 @@ def _detail(rng: Random, picture: Picture) -> Caption:
         else ("shape", "colour", rng.choice(("size", "texture")))
     )
     descriptions = [pick(a, *names) for a in _shuffled(rng, picture, most)]
-    text = f"{_grouped(descriptions)} {ground_phrase(picture.ground)}"
+    text = f"{grouped(descriptions)} {ground_phrase(picture.ground)}"
     return text, {"all": [{"exist": descriptions}, {"ground": dict(picture.ground)}]}
 
 
@@ -174,7 +175,7 @@ MAKERS = {"list": _list, "relation": _relation, "count": _count, "place": _place
 
 
 def describe(rng: Random, picture: Picture, level: int) -> tuple[list[str], list[dict], int]:
-    """Five different true captions of a scene: texts, facts, and the index of the retrieval caption of `level`.
+    """Five different true captions of a scene: texts, facts, and which is the retrieval caption of `level`.
 
     Raises AssertionError when a caption is not true of its scene, which would be an error in this module.
     """

@@ -16,6 +16,8 @@ SUPERSAMPLING = 4
 STRIPE_PERIOD = {"small": 5.6, "large": 8.0}
 DOT_SPACING = {"small": 6.0, "large": 7.5}
 DOT_RADIUS = {"small": 1.7, "large": 2.2}
+RIM = 1.0
+# The most that the noise of a noisy ground adds to or takes from a channel.
 GRAIN = 38
 
 
@@ -86,7 +88,13 @@ def _draw_thing(image: Image.Image, thing: Thing, unit: float) -> None:
     else:
         paint = Image.new("RGB", (fine, fine), colour)
         pattern = _stripes if texture == "striped" else _dots
-        pattern(ImageDraw.Draw(paint), fine, unit * SUPERSAMPLING, thing, _contrast(colour))
+        brush = ImageDraw.Draw(paint)
+        pattern(brush, fine, unit * SUPERSAMPLING, thing, _contrast(colour))
+        # The second tone may be that of the ground: a rim of the first keeps the outline whole.
+        for edge in (points, hole):
+            if edge:
+                width = round(2 * RIM * unit * SUPERSAMPLING)
+                brush.line(placed((*edge, edge[0])), fill=colour, width=width)
         paint = paint.reduce(SUPERSAMPLING)
     image.paste(paint, (left, top), mask.reduce(SUPERSAMPLING))
 

@@ -19,13 +19,13 @@ from pixelbert_fast.data.truth import RELATION_MARGIN
 # All lengths here are in pixels of a CANVAS x CANVAS image; other sizes scale them.
 CANVAS = 96
 OBJECT_CANVAS = 48
-DIAMETERS = {"small": (21.5, 24.5), "large": (33.0, 36.0)}
+DIAMETERS = {"small": (21.5, 24.5), "large": (34.0, 36.5)}
 # Centres keep at least 5 px from the borders between thirds, so that no place is borderline.
 BANDS = ((18.0, 27.0), (37.0, 59.0), (69.0, 78.0))
 BORDER = 1.0
 GAP = 2.0
 # No pair of objects is nearer than this factor to the margin of a relation, on either side of it.
-CLEAR = 1.5
+CLEAR = 1.3
 COUNT_WEIGHTS = (0.10, 0.30, 0.35, 0.25)
 SAME_SHAPE, SAME_COLOUR = 0.20, 0.15
 
@@ -35,7 +35,7 @@ NOVEL = tuple(sorted(HELD_OUT))
 
 @dataclass(frozen=True, slots=True)
 class Thing:
-    """An object: its attributes, and what drawing needs (lengths in pixels of the image, rotation in degrees)."""
+    """An object: its attributes, and what drawing needs (lengths in pixels, rotation in degrees)."""
 
     attributes: dict[str, str]
     x: float
@@ -55,7 +55,7 @@ class Thing:
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """A whole scene ready to be drawn: `size` is the side in pixels, `grain` seeds the noise of the ground."""
+    """A whole scene ready to be drawn: `size` is the side in pixels, `grain` seeds the ground's noise."""
 
     size: int
     things: tuple[Thing, ...]
@@ -65,13 +65,13 @@ class Picture:
     novel: bool
 
     def scene(self) -> dict:
-        """The scene as `truth` reads it, with "size" (pixels) and "novel" (has a combination held out of training)."""
+        """The scene as `truth` reads it, with "size" (pixels) and "novel" (has a held-out combination)."""
         objects = [{"attributes": thing.attributes, "box": thing.box} for thing in self.things]
         return {"objects": objects, "ground": self.ground, "size": self.size, "novel": self.novel}
 
 
 def _combinations(rng: Random, number: int, novel: bool) -> list[tuple[str, str]]:
-    """Shape and colour of each object; shared more often than by chance, so that there is something to count."""
+    """Shape and colour of each object; often shared, so that there is something to count."""
     chosen = [rng.choice(NOVEL if novel else KNOWN)]
     while len(chosen) < number:
         draw = rng.random()
@@ -139,7 +139,7 @@ def _arrange(rng: Random, looks: list, unit: float) -> tuple[Thing, ...] | None:
 
 
 def sample_picture(rng: Random, size: int, novel: bool) -> Picture:
-    """A scene of 1 to 4 objects drawn from `rng`, `size` pixels a side; with one held-out combination if `novel`."""
+    """A scene of 1 to 4 objects, `size` pixels a side; one has a held-out combination if `novel`."""
     unit = size / CANVAS
     number = rng.choices((1, 2, 3, 4), COUNT_WEIGHTS)[0]
     looks = [_appearance(rng, combination) for combination in _combinations(rng, number, novel)]

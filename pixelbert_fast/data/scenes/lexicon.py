@@ -66,7 +66,7 @@ def word_categories() -> dict[str, list[str]]:
 
 
 def noun_phrase(description: dict, article: str = "a") -> str:
-    """A description in words: "a large striped red circle at the top left"; an object without a shape is an "object".
+    """A description in words: "a large striped red circle at the top left", "a red object".
 
     An empty article gives the bare phrase.
     """

@@ -1,16 +1,17 @@
 """Statements about two images, each in the set once true and once false.
 
-The facts extend those of `truth` to a pair of scenes: ``{"left": fact}``, ``{"right": fact}``, ``{"both": fact}``,
-``{"one": fact}`` (of exactly one of the two), ``{"neither": fact}``, ``{"more": [desc, "left" | "right"]}`` (more
-matching objects there than in the other), ``{"together": [desc, n]}`` (exactly n in the two).
+The facts extend those of `truth` to a pair of scenes: ``{"left": fact}``, ``{"right": fact}``,
+``{"both": fact}``, ``{"one": fact}`` (of exactly one of the two), ``{"neither": fact}``,
+``{"more": [desc, "left" | "right"]}`` (more matching objects there than in the other),
+``{"together": [desc, n]}`` (exactly n in the two).
 """
 
 import json
 from collections.abc import Mapping, Sequence
 from random import Random
 
-from pixelbert_fast.data.scenes.captions import pick
-from pixelbert_fast.data.scenes.lexicon import NUMBERS, counted_phrase, listed, noun_phrase, plural
+from pixelbert_fast.data.scenes.captions import grouped, pick
+from pixelbert_fast.data.scenes.lexicon import NUMBERS, counted_phrase, noun_phrase, plural
 from pixelbert_fast.data.truth import is_true, matches
 
 FORMS = ("left", "right", "both", "one", "neither", "more", "together")
@@ -50,7 +51,7 @@ def _state(rng: Random, left: Mapping, right: Mapping) -> tuple[str, dict]:
         scene = left if form == "left" else right
         found = rng.sample(scene["objects"], min(len(scene["objects"]), rng.choice((1, 2))))
         descriptions = [pick(thing["attributes"], "shape", "colour") for thing in found]
-        text = f"the {form} image has {listed([noun_phrase(d) for d in descriptions])}"
+        text = f"the {form} image has {grouped(descriptions)}"
         return text, {form: {"exist": descriptions}}
     if form == "both":
         description = _some(rng, one, *few)
@@ -59,7 +60,7 @@ def _state(rng: Random, left: Mapping, right: Mapping) -> tuple[str, dict]:
         description = _some(rng, one, "shape", "colour")
         return f"exactly one of the images has {noun_phrase(description)}", {form: {"exist": [description]}}
     if form == "neither":
-        # Named after an object of either image it would be false: so turn one property into another's.
+        # One object's shape or colour with another's size or texture: words that may well fit neither.
         description = {**_some(rng, left, *few), **_some(rng, right, rng.choice(("size", "texture")))}
         return f"neither image has {noun_phrase(description)}", {form: {"exist": [description]}}
     description = _some(rng, one, *few)
@@ -76,7 +77,7 @@ def _state(rng: Random, left: Mapping, right: Mapping) -> tuple[str, dict]:
 
 
 def state_pairs(rng: Random, scenes: Sequence[Mapping]) -> list[dict]:
-    """As many statements about pairs of these scenes as there are scenes (one fewer when odd), in random order.
+    """As many statements about pairs of these scenes as there are scenes (one fewer when odd), shuffled.
 
     Every text comes once with a pair of which it is true and once with a pair of which it is false.
     """

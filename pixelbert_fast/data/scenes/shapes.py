@@ -1,6 +1,6 @@
 """Outlines of the shapes, in a unit square around the origin, y downwards."""
 
-from functools import lru_cache
+from functools import cache
 from math import atan2, cos, pi, radians, sin
 
 Points = tuple[tuple[float, float], ...]
@@ -59,12 +59,12 @@ def _outlines() -> dict[str, tuple[list, list]]:
 
 
 # Drawn a little larger or smaller than the nominal size so that they look alike in size.
-_SCALE = {"square": 0.9, "star": 1.12, "triangle": 1.06, "heart": 1.04}
+_SCALE = {"square": 0.95, "star": 1.12, "triangle": 1.06, "heart": 1.04}
 
 
-@lru_cache(maxsize=None)
+@cache
 def outline(shape: str, rotation: int) -> tuple[Points, Points]:
-    """The outline of a shape about 1 wide or high, centred on its box, and the outline of its hole (often empty)."""
+    """The outline of a shape about 1 wide or high, centred on its box, and that of its hole (often empty)."""
     points, hole = _outlines()[shape]
     c, s = cos(radians(rotation)), sin(radians(rotation))
 
@@ -79,7 +79,8 @@ def outline(shape: str, rotation: int) -> tuple[Points, Points]:
         return [(x * c - y * s, x * s + y * c) for x, y in moved]
 
     points, hole = turned(points), turned(hole)
-    # Rotation moves the box's centre for shapes that are not symmetric: centre again, so that a place is the box's.
+    # Rotation moves the box's centre for shapes that are not symmetric: centre again, so that a place is the
+    # box's.
     (x0, x1), (y0, y1) = extent([x for x, _ in points]), extent([y for _, y in points])
     shift_x, shift_y = (x0 + x1) / 2, (y0 + y1) / 2
     return (
@@ -88,7 +89,7 @@ def outline(shape: str, rotation: int) -> tuple[Points, Points]:
     )
 
 
-@lru_cache(maxsize=None)
+@cache
 def half_extent(shape: str, rotation: int) -> tuple[float, float]:
     """Half the width and half the height of the box of a shape of size 1."""
     points, _ = outline(shape, rotation)

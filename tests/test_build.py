@@ -1,0 +1,301 @@
+"""Building a set: parallel, resumed, dropped records, and everything that may be in the way."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import datasets
+import pytest
+
+from pixelbert_fast.data import records
+from pixelbert_fast.data.build import Dropped, Plan, build_set, make_builder
+from pixelbert_fast.data.records import open_set
+from pixelbert_fast.errors import RunError, UserError
+
+REPOSITORY = Path(__file__).parent.parent
+
+
+class Toy:
+    """Records without pictures; every image whose number is in `broken` is dropped."""
+
+    name = "toy"
+
+    def __init__(self, train=10, test=4, broken=()):
+        self.train, self.test, self.broken, self.rendered = train, test, broken, []
+
+    def options(self):
+        return {"train": self.train, "test": self.test, "broken": list(self.broken)}
+
+    def plan(self):
+        splits = {
+            "train": [("train", i) for i in range(self.train)],
+            "val": [],
+            "test": [("test", i) for i in range(self.test)],
+        }
+        pairs = {
+            split: [
+                {"left": i, "right": i + 1, "statement": f"{i}", "label": i % 2 == 0, "fact": "{}"}
+                for i in range(len(specs) - 1)
+            ]
+            for split, specs in splits.items()
+        }
+        return Plan(splits, {"captions_per_image": 1}, pairs)
+
+    def render(self, spec):
+        split, i = spec
+        self.rendered.append(spec)
+        if i in self.broken:
+            return Dropped(f"{split}-{i}", "not an image")
+        return {
+            "key": f"{split}-{i}",
+            "image": bytes([i]),
+            "height": 1,
+            "width": 1,
+            "captions": [f"number {i}"],
+        }
+
+
+def files(directory: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(directory)): path.read_bytes() for path in directory.rglob("*") if path.is_file()
+    }
+
+
+def test_a_built_set_opens_with_datasets_and_with_open_set(tmp_path):
+    seen = []
+    report = build_set(Toy(), tmp_path / "set", workers=1, block=3, progress=lambda *now: seen.append(now))
+    assert report.counts == {"train": 10, "val": 0, "test": 4}
+    assert (report.dropped, report.directory) == ([], tmp_path / "set")
+    assert sum(advance for advance, _ in seen) == 14
+    assert {total for _, total in seen} == {14}
+    assert not (tmp_path / "set.partial").exists()
+
+    whole = datasets.load_from_disk(str(tmp_path / "set"))
+    assert sorted(whole) == ["test", "train"]
+    assert whole["train"]["key"][:] == [f"train-{i}" for i in range(10)]
+
+    built = open_set(tmp_path / "set")
+    assert built.splits == ["train", "val", "test"]
+    assert built.card["builder"] == Toy().options()
+    assert built.split("test")[3]["image"] == bytes([3])
+    assert built.split("test").cache_files  # memory-mapped, not read
+    assert built.split("train").features["captions"] == datasets.List(datasets.Value("string"))
+    assert built.pairs("train")[8]["right"] == 9
+
+
+def test_dropped_records_are_counted_listed_and_left_out_of_the_pairs(tmp_path):
+    report = build_set(Toy(broken=(2, 3)), tmp_path / "set", workers=1, block=2)
+    assert report.counts == {"train": 8, "val": 0, "test": 2}
+    assert {"key": "train-2", "why": "not an image"} in report.dropped
+    assert len(report.dropped) == 4
+    built = open_set(tmp_path / "set")
+    assert built.card["dropped"] == report.dropped
+    keys = built.split("train")["key"][:]
+    assert keys == [f"train-{i}" for i in (0, 1, 4, 5, 6, 7, 8, 9)]
+    # Places in the plan became rows: the statement named by its left place still speaks of that image.
+    for pair in built.pairs("train"):
+        assert keys[pair["left"]] == f"train-{pair['statement']}"
+        assert keys[pair["right"]] == f"train-{int(pair['statement']) + 1}"
+    assert built.card["pairs"] == {"train": 6, "val": 0, "test": 1}
+
+
+def test_a_split_of_which_everything_is_dropped_is_an_error(tmp_path):
+    with pytest.raises(UserError, match=r"all 4 images of split 'test' were dropped.*not an image"):
+        build_set(Toy(broken=(0, 1, 2, 3)), tmp_path / "set", workers=1)
+    assert not (tmp_path / "set").exists()
+
+
+def test_a_finished_set_is_not_built_again(tmp_path):
+    first = build_set(Toy(broken=(1,)), tmp_path / "set", workers=1)
+    again = Toy(broken=(1,))
+    assert build_set(again, tmp_path / "set", workers=1) == first
+    assert not again.rendered
+
+
+class _Stop(Exception):
+    pass
+
+
+def _stop_after(calls):
+    def progress(advance, total):
+        nonlocal calls
+        calls -= 1
+        if calls < 0:
+            raise _Stop
+
+    return progress
+
+
+def test_a_stopped_build_repeats_no_finished_block_and_ends_with_the_same_bytes(tmp_path):
+    build_set(Toy(broken=(5,)), tmp_path / "whole", workers=1, block=3)
+    with pytest.raises(_Stop):
+        build_set(Toy(broken=(5,)), tmp_path / "cut", workers=1, block=3, progress=_stop_after(2))
+    assert not (tmp_path / "cut").exists()
+    # What a kill in the last step leaves is no set and does no harm.
+    (tmp_path / "cut.partial" / "set").mkdir()
+    (tmp_path / "cut.partial" / "set" / "card.json").write_text("{}")
+    again, seen = Toy(broken=(5,)), []
+    # The block size of the first try holds: another one would cut the rest elsewhere.
+    build_set(again, tmp_path / "cut", workers=1, block=4, progress=lambda *now: seen.append(now))
+    assert seen[0] == (6, 14)
+    assert again.rendered[0] == ("train", 6)
+    assert files(tmp_path / "cut") == files(tmp_path / "whole")
+
+
+def test_an_unfinished_build_of_another_set_is_not_mixed_in(tmp_path):
+    with pytest.raises(_Stop):
+        build_set(Toy(), tmp_path / "set", workers=1, block=3, progress=_stop_after(2))
+    with pytest.raises(UserError, match=r"set\.partial holds an unfinished build of another data set"):
+        build_set(Toy(train=11), tmp_path / "set", workers=1)
+
+
+def _in_another_process(code: str) -> subprocess.Popen:
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, env=environment, text=True, cwd=REPOSITORY
+    )
+
+
+_BUILD = """
+import time
+from pixelbert_fast.data.build import build_set, make_builder
+
+def progress(advance, total):
+    if advance:
+        print(advance, flush=True)
+        time.sleep(60)
+
+if __name__ == "__main__":
+    builder = make_builder("scenes-objects", images=60, size=32)
+    build_set(builder, {out!r}, workers={workers}, block=4, progress=progress)
+"""
+
+
+def test_resumes_after_a_kill_and_leaves_no_worker(tmp_path):
+    out = tmp_path / "killed"
+    build = _in_another_process(_BUILD.format(out=str(out), workers=2))
+    try:
+        assert build.stdout.readline().strip() == "4"
+        children = _children(build.pid)
+        builder = make_builder("scenes-objects", images=60, size=32)
+        with pytest.raises(UserError, match="another process is building"):
+            build_set(builder, out, workers=1)
+    finally:
+        build.send_signal(signal.SIGKILL)
+        build.wait()
+        build.stdout.close()
+    assert not out.exists()
+    deadline = time.monotonic() + 20
+    while any(Path(f"/proc/{child}").exists() for child in children):
+        assert time.monotonic() < deadline, "a worker outlived its parent"
+        time.sleep(0.05)
+
+    seen = []
+    build_set(builder, out, workers=1, progress=lambda *now: seen.append(now))
+    assert seen[0][0] >= 4
+    build_set(builder, tmp_path / "whole", workers=1)
+    assert files(out) == files(tmp_path / "whole")
+
+
+def _children(pid: int) -> list[int]:
+    """The processes that `pid` started; none where the system has no /proc to tell."""
+    found = []
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            parent = status.read_text().rpartition(")")[2].split()[1]
+        except OSError:
+            continue
+        if int(parent) == pid:
+            found.append(int(status.parent.name))
+    return found
+
+
+def test_what_is_in_the_way_is_named(tmp_path):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(UserError, match=r"file is a file"):
+        build_set(Toy(), tmp_path / "file", workers=1)
+
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "cat.jpg").write_text("x")
+    with pytest.raises(UserError, match=r"photos is not empty and has no card\.json of ours"):
+        build_set(Toy(), tmp_path / "photos", workers=1)
+    assert (tmp_path / "photos" / "cat.jpg").exists()
+
+    build_set(Toy(), tmp_path / "set", workers=1)
+    with pytest.raises(UserError, match="holds another data set, with train = 10 and not 12"):
+        build_set(Toy(train=12), tmp_path / "set", workers=1)
+    other = make_builder("scenes", images=20)
+    with pytest.raises(UserError, match="holds another data set, 'toy' and not 'scenes'"):
+        build_set(other, tmp_path / "set", workers=1)
+
+    with pytest.raises(UserError, match="cannot be written"):
+        build_set(Toy(), tmp_path / "file" / "set", workers=1)
+
+    (tmp_path / "empty").mkdir()
+    assert build_set(Toy(), tmp_path / "empty", workers=1).counts["train"] == 10
+
+
+def test_a_failure_while_rendering_is_told_and_can_be_resumed(tmp_path):
+    class Failing(Toy):
+        def render(self, spec):
+            if spec == ("train", 4):
+                raise OSError(28, "No space left on device")
+            return super().render(spec)
+
+    with pytest.raises(RunError, match=r"No space left on device.*resumes"):
+        build_set(Failing(), tmp_path / "set", workers=1, block=2)
+    again = Toy()
+    build_set(again, tmp_path / "set", workers=1)
+    assert again.rendered[0] == ("train", 4)
+
+
+def test_open_set_tells_what_is_wrong(tmp_path):
+    with pytest.raises(UserError, match="there is no data set at"):
+        open_set(tmp_path / "nowhere")
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(UserError, match="is a file"):
+        open_set(tmp_path / "file")
+    (tmp_path / "other").mkdir()
+    for content in (None, "{", "[]", '{"format": "something else"}'):
+        if content is not None:
+            (tmp_path / "other" / "card.json").write_text(content)
+        with pytest.raises(UserError, match="is not a data set of pixelbert_fast"):
+            open_set(tmp_path / "other")
+    records.write_card(tmp_path / "other", {"name": "later"})
+    card = json.loads((tmp_path / "other" / "card.json").read_text())
+    (tmp_path / "other" / "card.json").write_text(json.dumps({**card, "version": 99}))
+    with pytest.raises(UserError, match="format version 99"):
+        open_set(tmp_path / "other")
+
+    build_set(Toy(), tmp_path / "set", workers=1)
+    built = open_set(tmp_path / "set")
+    with pytest.raises(UserError, match="has no split 'validation', it has: train, val, test"):
+        built.split("validation")
+    with pytest.raises(UserError, match=r"the split 'val' of .* is empty"):
+        built.split("val")
+    (tmp_path / "set" / "train" / "state.json").write_text("{")
+    with pytest.raises(UserError, match="cannot be read"):
+        built.split("train")
+
+
+def test_make_builder_names_the_nearest():
+    with pytest.raises(UserError, match="no data set 'scene'; did you mean 'scenes'"):
+        make_builder("scene")
+    with pytest.raises(UserError, match="'scenes' has no option 'image'; did you mean 'images'"):
+        make_builder("scenes", image=3)
+    with pytest.raises(UserError, match=r"images must be a whole number from 20 to .* not 3"):
+        make_builder("scenes", images=3)
+    assert make_builder("scenes", images=30, seed=None).options()["seed"] == 0
+
+
+def test_a_column_the_schema_does_not_know_is_an_error(tmp_path):
+    class Odd(Toy):
+        def render(self, spec):
+            return {**super().render(spec), "colour": "red"}
+
+    with pytest.raises(ValueError, match="a column 'colour' that the schema does not know"):
+        build_set(Odd(), tmp_path / "set", workers=1)
