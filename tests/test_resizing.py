@@ -55,7 +55,7 @@ def test_the_rule_holds_for_any_size(height, width, short, spare):
     assert max(result) <= long
     assert min(result) == short or max(result) == long
     assert target_size(width, height, short, long) == result[::-1]
-    # A dropped fraction is the only change of proportion, whichever side decided the scale; and one pixel stays.
+    # A dropped fraction is the only change of proportion, whichever side decided the scale; one pixel stays.
     scales = (short / min(height, width), long / max(height, width))
     assert (
         any(
