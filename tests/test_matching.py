@@ -17,7 +17,7 @@ SHAPES = ("circle", "square", "star", "cross")
 
 
 def made_up(images, seed=0):
-    """Captions, facts and scenes of images that show 1 to 3 objects; several captions are true of many images."""
+    """Captions, facts and scenes of images that show 1 to 3 objects; many captions are true of many images."""
     stream = np.random.default_rng(seed)
     captions, facts, scenes = [], [], []
     for _ in range(images):
@@ -73,7 +73,7 @@ def test_a_mismatched_caption_is_false_of_its_image(images, seed, epoch):
 
 
 def test_without_facts_it_is_foreign_and_no_text_of_the_images_own():
-    # Half of all captions are one of two texts, so that chance alone would give many of them to their own images.
+    # Half of all captions are one of two texts: chance alone would give many of them to their own images.
     captions = [["a photo" if row % 2 else "a picture", f"number {row}"] for row in range(40)]
     for epoch in range(5):
         plan = plan_epoch(captions, 0, epoch, 2, 0.5)

@@ -206,7 +206,7 @@ def test_a_pair_without_a_false_caption_is_left_out(split, tokenizer):
     batches = PretrainingBatches(vague, tokenizer, PROCESSOR, replace(OPTIONS, captions_per_image=6))
     sizes = [len(batch["input_ids"]) for batch in batches.epoch(0)]
     assert batches.dropped == IMAGES
-    # Each image shows all 3 captions as matched: without the vague one, 2 true and 2 false ones are left on average.
+    # Of 3 matched and 3 mismatched captions an image, 2 and 2 are left on average without the vague one.
     assert sum(sizes) >= 4 * IMAGES
     for batch in batches.epoch(0):
         assert len(batch["labels"]) == len(batch["matched"]) == len(batch["sample_keys"])
