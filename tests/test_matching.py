@@ -17,7 +17,7 @@ SHAPES = ("circle", "square", "star", "cross")
 
 
 def made_up(images, seed=0):
-    """Captions, facts and scenes of images that show 1 to 3 objects; many captions are true of many images."""
+    """Captions, facts and scenes of images that show 1 to 3 objects; many captions fit many of them."""
     stream = np.random.default_rng(seed)
     captions, facts, scenes = [], [], []
     for _ in range(images):

@@ -84,7 +84,7 @@ class Knowing(nn.Module):
         return rows
 
     def completed(self, ids, mask, row):
-        """The image's own caption that the text may be, the mask token standing for anything; None without."""
+        """The image's own caption that the text may be, a mask standing for anything; or None."""
         own = ids[mask == 1]
         for caption in self.captions[row]:
             if len(caption) == len(own) and bool(
@@ -120,7 +120,7 @@ def test_a_model_that_knows_the_answers_is_always_right(split, tokenizer):
     )
     assert figures["itm_pairs"] == 6 * IMAGES
     assert figures["mlm_accuracy_all"] == 1
-    # Its three captions have 1, 1 and 2 content words, one of which is masked; beside another image it is lost.
+    # Three captions of 1, 1 and 2 content words, one of them masked; beside another image it is lost.
     assert figures["mlm_words_content"] == 3 * IMAGES
     assert (figures["mlm_accuracy_content"], figures["mlm_accuracy_content_wrong_image"]) == (1, 0)
     assert figures["words"].keys() == {"colour", "shape"}
