@@ -26,6 +26,7 @@ BORDER = 1.0
 GAP = 2.0
 # No pair of objects is nearer than this factor to the margin of a relation, on either side of it.
 CLEAR = 1.3
+TRIES_IN_A_CELL = 8
 COUNT_WEIGHTS = (0.10, 0.30, 0.35, 0.25)
 SAME_SHAPE, SAME_COLOUR = 0.20, 0.15
 
@@ -124,17 +125,21 @@ def _within(low: float, high: float, half: float, side: float) -> tuple[float, f
 def _arrange(rng: Random, looks: list, unit: float) -> tuple[Thing, ...] | None:
     """One try at placing the objects in cells of their own; None when they touch or stand in doubt."""
     things: list[Thing] = []
-    for (attributes, diameter, rotation, jitter, pattern), cell in zip(
-        looks, rng.sample(range(len(PLACES)), len(looks)), strict=True
-    ):
+    cells = rng.sample(range(len(PLACES)), len(looks))
+    for (attributes, diameter, rotation, jitter, pattern), cell in zip(looks, cells, strict=True):
         wide, high = half_extent(attributes["shape"], rotation)
-        x = rng.uniform(*_within(*BANDS[cell % 3], wide * diameter, CANVAS))
-        y = rng.uniform(*_within(*BANDS[cell // 3], high * diameter, CANVAS))
+        across = _within(*BANDS[cell % 3], wide * diameter, CANVAS)
+        down = _within(*BANDS[cell // 3], high * diameter, CANVAS)
         placed = {**attributes, "place": PLACES[cell]}
-        thing = Thing(placed, x * unit, y * unit, diameter * unit, rotation, jitter, pattern)
-        if not all(_clear(thing, other, unit) for other in things):
+        # Several tries in one cell before others are drawn: or the crowded middle would stay almost empty.
+        for _ in range(TRIES_IN_A_CELL):
+            x, y = rng.uniform(*across) * unit, rng.uniform(*down) * unit
+            thing = Thing(placed, x, y, diameter * unit, rotation, jitter, pattern)
+            if all(_clear(thing, other, unit) for other in things):
+                things.append(thing)
+                break
+        else:
             return None
-        things.append(thing)
     return tuple(things)
 
 
