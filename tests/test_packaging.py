@@ -54,6 +54,7 @@ def copy_tree(target: Path) -> Path:
 def build_wheel(tree: Path, mode: str) -> tuple[Path | None, str]:
     """Build a wheel of `tree` as pip does; the wheel (None: it failed) and everything that was printed."""
     command = [sys.executable, "-m", "pip", "wheel", "-v", "--no-build-isolation", "--no-deps", "--no-index"]
+    command += ["--no-cache-dir"]
     result = subprocess.run(
         [*command, "--wheel-dir", str(tree / "wheels"), str(tree)],
         stdout=subprocess.PIPE,
