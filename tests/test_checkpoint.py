@@ -111,8 +111,8 @@ def test_an_evaluation_on_the_way_changes_nothing(monkeypatch, tmp_path):
 def stopped_twice(monkeypatch, folder):
     """A run with two states on disk, after steps 2 and 4."""
     for call in (2, 2):
+        deed = at_call(call, lambda: os.kill(os.getpid(), signal.SIGTERM))
         with pytest.raises(Stopped):
-            deed = at_call(call, lambda: os.kill(os.getpid(), signal.SIGTERM))
             trained(monkeypatch, configuration(folder), on_loss=deed)
     states = sorted(path.name for path in (folder / "resume").iterdir())
     assert states == ["step-00000002", "step-00000004"]
@@ -140,7 +140,7 @@ def test_garbage_of_the_right_size_gives_way_too(monkeypatch, tmp_path, straight
 def test_when_none_can_be_read_one_sentence_says_so(monkeypatch, tmp_path):
     for state in stopped_twice(monkeypatch, tmp_path / "run"):
         (state / "shared.pt").write_bytes(b"")
-    with pytest.raises(RunError, match="no state under .* can be read; --resume never"):
+    with pytest.raises(RunError, match=r"no state under .* can be read; --resume never"):
         trained(monkeypatch, configuration(tmp_path / "run"))
 
 

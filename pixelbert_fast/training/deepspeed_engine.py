@@ -99,17 +99,20 @@ class DeepSpeedEngine:
         config = {
             "train_micro_batch_size_per_gpu": images_per_batch,
             "gradient_accumulation_steps": accumulation,
-            # Its own default is 1.0.
-            "gradient_clipping": clip_norm or 0.0,
+            # Its own default is 1.0. At stage 0 it forgets the norm, so the clipping is done in step().
+            "gradient_clipping": clip_norm if clip_norm and zero_stage > 0 else 0.0,
             "zero_optimization": {"stage": zero_stage},
             "zero_allow_untested_optimizer": True,
             "steps_per_print": 2**31,
             # No module's gradients travel in bf16.
             "torch_autocast": {"enabled": bf16, "dtype": "bfloat16", "lower_precision_safe_modules": []},
         }
+        # It warns of every optimiser it does not know; this one is tested.
+        deepspeed.utils.logger.setLevel("ERROR")
         engine, *_ = deepspeed.initialize(
             model=model, optimizer=optimizer, config=config, dist_init_required=False
         )
+        deepspeed.utils.logger.setLevel("WARNING")
         self.model = self._engine = engine
         self.module = engine.module
         self.optimizer = optimizer
@@ -117,6 +120,8 @@ class DeepSpeedEngine:
         self._bf16 = bf16
         self._stage = zero_stage
         self._ranks = ranks
+        self._clip_norm = clip_norm
+        self._norm: Tensor | None = None
 
     def autocast(self) -> AbstractContextManager[Any]:
         # DeepSpeed's own covers its forward; what a task computes after it (a loss, a head) comes under this
@@ -128,11 +133,14 @@ class DeepSpeedEngine:
 
     def step(self) -> bool:
         done = self._engine.is_gradient_accumulation_boundary()
+        if done and self._stage == 0 and self._clip_norm is not None:
+            # The backward has averaged the gradients over the processes already.
+            self._norm = nn.utils.clip_grad_norm_(self.module.parameters(), self._clip_norm)
         self._engine.step()
         return done
 
     def gradient_norm(self) -> float:
-        norm = self._engine.get_global_grad_norm()
+        norm = self._norm if self._stage == 0 else self._engine.get_global_grad_norm()
         return float("nan") if norm is None else float(norm)
 
     def shared_state(self) -> dict[str, Any]:

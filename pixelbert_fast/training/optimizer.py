@@ -1,4 +1,4 @@
-"""One optimiser, two algorithms by parameter group: as in the paper, SGD for the backbone, AdamW for the rest.
+"""One optimiser, two algorithms by parameter group: as in the paper, SGD for the backbone, else AdamW.
 
 One object, and not two, because DeepSpeed drives one. Every rule that keeps it right under ZeRO is kept here:
 arithmetic is element by element only (a flat piece of many tensors may stand in for them), the algorithm's
