@@ -1,0 +1,1 @@
+"""Captioned scenes and single objects composed from the photographs of Tux Paint's stamp collection."""
