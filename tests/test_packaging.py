@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -53,24 +54,18 @@ def copy_tree(target: Path) -> Path:
 
 def build_wheel(tree: Path, mode: str) -> tuple[Path | None, str]:
     """Build a wheel of `tree` as pip does; the wheel (None: it failed) and everything that was printed."""
-    command = [sys.executable, "-m", "pip", "wheel", "-v", "--no-build-isolation", "--no-deps", "--no-index"]
-    command += ["--no-cache-dir"]
+    command = [sys.executable, "-m", "pip", "wheel", "-v", "--no-build-isolation", "--no-deps"]
+    command += ["--no-index", "--no-cache-dir"]
     result = subprocess.run(
         [*command, "--wheel-dir", str(tree / "wheels"), str(tree)],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        env=environment(PIXELBERT_FAST_BUILD=mode, MAX_JOBS="1"),
+        env={**os.environ, "PIXELBERT_FAST_BUILD": mode, "MAX_JOBS": "1"},
     )
     wheels = list((tree / "wheels").glob("*.whl"))
     assert bool(wheels) == (result.returncode == 0), result.stdout
     return (wheels[0] if wheels else None), result.stdout
-
-
-def environment(**more: str) -> dict[str, str]:
-    import os
-
-    return {**os.environ, **more}
 
 
 def record_in(wheel: Path) -> dict:
