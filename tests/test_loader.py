@@ -69,6 +69,9 @@ def test_an_exception_comes_where_its_item_would_have():
     with pytest.raises(ZeroDivisionError, match="the third image"):
         next(ahead)
     assert not ahead.thread.is_alive()
+    # Nothing will ever come: it must not be waited for.
+    with pytest.raises(StopIteration):
+        next(ahead)
 
 
 @pytest.mark.parametrize("leave", ["close", "with", "forget"])
@@ -84,7 +87,9 @@ def test_leaving_early_ends_the_thread_and_closes_the_source(leave):
         finally:
             closed.set()
 
-    ahead = prefetch(source(), 2)
+    # Kept, so that it is not the garbage collector that closes it.
+    kept = source()
+    ahead = prefetch(kept, 2)
     thread = ahead.thread
     assert next(ahead) == 0
     if leave == "close":
@@ -99,6 +104,7 @@ def test_leaving_early_ends_the_thread_and_closes_the_source(leave):
     thread.join(10)
     assert not thread.is_alive()
     assert closed.is_set()
+    assert next(kept, "ended") == "ended"
 
 
 def test_pixels_are_those_of_the_image_processor():

@@ -18,7 +18,7 @@ from pixelbert_fast.data.vocabulary import train_wordpiece
 from pixelbert_fast.errors import UserError
 from pixelbert_fast.tasks.pretraining.batches import PretrainingOptions
 from pixelbert_fast.tasks.pretraining.evaluation import evaluate
-from pixelbert_fast.tasks.pretraining.questions import image_batches
+from pixelbert_fast.tasks.pretraining.questions import Questions, image_batches
 from pixelbert_fast.tasks.pretraining.words import mask_words
 
 PROCESSOR = PixelBertImageProcessor(short_side=8, long_side=8)
@@ -241,6 +241,19 @@ def test_sets_without_truth_or_word_lists_are_evaluated(split, tokenizer):
 def test_one_image_is_too_few(split, tokenizer):
     with pytest.raises(UserError, match="at least 2 images"):
         asked(Knowing(split, tokenizer), split.select([0]), tokenizer)
+
+
+def test_the_wrong_image_is_another_one_even_where_every_caption_is_true(split, tokenizer):
+    always = [json.dumps({"exist": []})] * 3
+    rows = np.arange(4)
+    questions = Questions(split.map(lambda row: {"facts": always}), tokenizer, OPTIONS, CATEGORIES)
+    words = [question for question in questions.about(rows) if question.category]
+    assert len(words) == 2 * 3 * 4
+    for right, wrong in zip(words[::2], words[1::2], strict=True):
+        assert right.right_image
+        assert not wrong.right_image
+        assert right.ids is wrong.ids
+        assert right.image != wrong.image
 
 
 @pytest.mark.parametrize(("images", "size"), [(2, 7), (3, 2), (8, 7), (15, 7), (5, 1), (9, 100)])

@@ -69,7 +69,7 @@ def _letters(word: str) -> list[str]:
 
 def _merged(words: Counter) -> Iterable[str]:
     """The tokens that merging the most frequent pair of neighbours again and again makes, in that order."""
-    spelled = [(_letters(word), words[word]) for word in sorted(words)]
+    spelled = [(_letters(word), words[word]) for word in words]
     times: Counter = Counter()
     where: dict[tuple[str, str], set[int]] = defaultdict(set)
     for number, (pieces, count) in enumerate(spelled):
