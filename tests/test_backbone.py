@@ -53,7 +53,10 @@ def test_parameter_names_are_torchvisions():
             at = f"layer{stage}.{block}"
             expected |= {f"{at}.conv{i}.weight" for i in (1, 2, 3)}
             expected |= {f"{at}.bn{i}.{n}" for i in (1, 2, 3) for n in norm}
-        expected |= {f"layer{stage}.0.downsample.0.weight", *(f"layer{stage}.0.downsample.1.{n}" for n in norm)}
+        expected |= {
+            f"layer{stage}.0.downsample.0.weight",
+            *(f"layer{stage}.0.downsample.1.{n}" for n in norm),
+        }
     assert names == expected
 
 
@@ -138,7 +141,9 @@ def test_sync_norm_is_refused_on_a_cpu_when_training():
 
 def normalise_half(rank, port, folder):
     torch.set_num_threads(1)
-    torch.distributed.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2
+    )
     half = torch.load(folder / "x.pt").chunk(2)[rank].requires_grad_()
     norm = SyncBatchNorm2d(3)
     out = norm.normalise_by_parts(half, None, update=True)
@@ -149,7 +154,11 @@ def normalise_half(rank, port, folder):
 
 def test_sync_norm_over_two_ranks_equals_the_whole_batch(tmp_path):
     torch.manual_seed(2)
-    x, weights, plain = torch.randn(4, 3, 5, 5, requires_grad=True), torch.randn(4, 3, 5, 5), nn.BatchNorm2d(3)
+    x, weights, plain = (
+        torch.randn(4, 3, 5, 5, requires_grad=True),
+        torch.randn(4, 3, 5, 5),
+        nn.BatchNorm2d(3),
+    )
     expected = plain(x)
     (expected * weights).sum().backward()
     torch.save(x.detach(), tmp_path / "x.pt")

@@ -231,6 +231,37 @@ def test_another_configurations_run_is_not_touched(monkeypatch, tmp_path):
     assert runs.run(configuration(tmp_path / "run", log_every=3, threads=1), ALONE, "plain").before
 
 
+def test_a_backbone_recipe_is_trained_first_and_once(monkeypatch, tmp_path, capsys):
+    recipe = tmp_path / "objects.yaml"
+    recipe.write_text("task: objects\ntraining: {steps: 3, prefetch: 0}")
+    config = configuration(tmp_path / "run")
+    config = config.model_copy(
+        update={"start": config.start.model_copy(update={"backbone_recipe": str(recipe)})}
+    )
+    made = []
+
+    def make(built):
+        made.append((built.task, built.start.backbone, built.output))
+        task = ToyTask(built)
+        if built.task == "pretrain" and len(made) == 2:
+            task.on_loss = at_call(2, lambda: os.kill(os.getpid(), signal.SIGTERM))
+        return task
+
+    monkeypatch.setattr(runs, "_make_task", make)
+    with pytest.raises(Stopped):
+        runs.run(config, ALONE, "plain")
+    result = runs.run(config, ALONE, "plain")
+    folder = tmp_path / "run" / "backbone"
+    weights = str(folder / "checkpoint" / "backbone.safetensors")
+    main = ("pretrain", weights, str(tmp_path / "run"))
+    assert made == [("objects", None, str(folder)), main, main]
+    # What is written is what was asked for, so that the same command finds the same run again.
+    assert result.metrics["config"]["start"] == config.start.model_dump()
+    assert result.metrics["backbone_seconds"] > 0
+    printed = capsys.readouterr().out
+    assert (printed.count("comes first"), printed.count("is trained already")) == (1, 1)
+
+
 def test_a_folder_with_something_else_in_it_is_not_touched(tmp_path):
     (tmp_path / "checkpoint").mkdir()
     with pytest.raises(UserError, match="'checkpoint' in it that no run here made"):

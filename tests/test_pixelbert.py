@@ -12,7 +12,13 @@ CLOSE = {"rtol": 1e-4, "atol": 1e-4}
 
 
 def config(**overrides):
-    small = {"backbone_channels": 8, "hidden_size": 32, "intermediate_size": 64, "vocab_size": 50, "sampled_pixels": 5}
+    small = {
+        "backbone_channels": 8,
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "vocab_size": 50,
+        "sampled_pixels": 5,
+    }
     return PixelBertConfig.preset("tiny", **(small | overrides))
 
 
@@ -126,7 +132,13 @@ def test_pixel_embeddings_stand_for_the_images(model, training):
     reused = model(text(3), None, pixel_embeddings=pixels, **chosen)
     torch.testing.assert_close(direct.last_hidden_state, reused.last_hidden_state, **CLOSE)
     with pytest.raises(ValueError, match="does not hold"):
-        model(text(1), None, pixel_embeddings=pixels, positions=torch.tensor([[30]]), image_index=torch.tensor([1]))
+        model(
+            text(1),
+            None,
+            pixel_embeddings=pixels,
+            positions=torch.tensor([[30]]),
+            image_index=torch.tensor([1]),
+        )
 
 
 def test_attention_maps_are_what_the_layers_use(model):
@@ -246,11 +258,26 @@ def test_both_projection_orders(order):
         ({}, "either pixel_values or pixel_embeddings"),
         ({"pixel_values": torch.zeros(1, 1, 96, 96)}, r"pixel_values must be \[B, 3, H, W\]"),
         ({"pixel_values": torch.zeros(1, 3, 96, 96)}, "image_index is needed"),
-        ({"pixel_values": torch.zeros(2, 3, 8, 96)}, "too small to give one pixel: each side needs at least 9 px"),
-        ({"pixel_values": torch.zeros(2, 3, 96, 96), "pixel_size": torch.tensor([[96, 5], [9, 9]])}, "too small"),
-        ({"pixel_values": torch.zeros(2, 3, 96, 96), "pixel_size": torch.tensor([[97, 96], [9, 9]])}, "lie within"),
-        ({"pixel_values": torch.zeros(2, 3, 96, 96), "attention_mask": torch.ones(2, 6)}, "attention_mask must be"),
-        ({"pixel_values": torch.zeros(2, 3, 96, 96), "positions": torch.full((2, 1), 36)}, "positions must lie in"),
+        (
+            {"pixel_values": torch.zeros(2, 3, 8, 96)},
+            "too small to give one pixel: each side needs at least 9 px",
+        ),
+        (
+            {"pixel_values": torch.zeros(2, 3, 96, 96), "pixel_size": torch.tensor([[96, 5], [9, 9]])},
+            "too small",
+        ),
+        (
+            {"pixel_values": torch.zeros(2, 3, 96, 96), "pixel_size": torch.tensor([[97, 96], [9, 9]])},
+            "lie within",
+        ),
+        (
+            {"pixel_values": torch.zeros(2, 3, 96, 96), "attention_mask": torch.ones(2, 6)},
+            "attention_mask must be",
+        ),
+        (
+            {"pixel_values": torch.zeros(2, 3, 96, 96), "positions": torch.full((2, 1), 36)},
+            "positions must lie in",
+        ),
     ],
 )
 def test_wrong_inputs_are_named(model, inputs, message):

@@ -1,4 +1,4 @@
-"""`pool_gather` and `pixel_embed`: against a loop over windows, with gradients, ties, NaN and bad arguments."""
+"""`pool_gather` and `pixel_embed`: against a loop over windows; gradients, ties, NaN, bad arguments."""
 
 import pytest
 import torch
@@ -111,7 +111,11 @@ def test_pixel_embed_gradients(order):
     ("change", "error", "message"),
     [
         ({"features": torch.randn(3, 4, 4)}, ValueError, r"features must be \[B, C, H, W\]"),
-        ({"features": torch.ones(2, 3, 4, 4, dtype=torch.int64)}, TypeError, "features must be one of float32"),
+        (
+            {"features": torch.ones(2, 3, 4, 4, dtype=torch.int64)},
+            TypeError,
+            "features must be one of float32",
+        ),
         ({"positions": torch.zeros(2, 1)}, TypeError, "positions must be one of int32"),
         ({"positions": torch.zeros(3, 1, dtype=torch.int64)}, ValueError, "a row for each of the 2 images"),
         ({"positions": torch.full((2, 1), 4)}, IndexError, "positions must lie in -1 .. 3"),
@@ -122,7 +126,10 @@ def test_pixel_embed_gradients(order):
     ],
 )
 def test_wrong_arguments_are_named(change, error, message):
-    arguments = {"features": torch.randn(2, 3, 4, 4), "positions": torch.zeros(2, 1, dtype=torch.int64)} | change
+    arguments = {
+        "features": torch.randn(2, 3, 4, 4),
+        "positions": torch.zeros(2, 1, dtype=torch.int64),
+    } | change
     with pytest.raises(error, match=message):
         pool_gather(**arguments)
 

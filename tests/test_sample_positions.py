@@ -6,7 +6,7 @@ import torch
 from pixelbert_fast.ops import sample_positions
 from pixelbert_fast.ops.philox_reference import philox_4x32
 
-# Stored once: every backend, on every device, must give these for ever, or seeds of old runs lose their meaning.
+# Stored once: every backend, on every device, must give these for ever, or old seeds lose their meaning.
 KNOWN = [
     (((3, 4), (3, 4), 5, 0, 0), [0, 2, 8, 9, 10]),
     (((6, 6), (6, 6), 8, 1234567890123, 7), [7, 9, 18, 21, 27, 29, 32, 34]),
@@ -75,14 +75,16 @@ def test_default_keys_and_tensor_seed():
 
 
 def test_uniform_over_places_and_pairs():
-    """Chi-square over 20,000 draws of 3 of 12 places. A right sampler fails either bound once in a million."""
+    """Chi-square over 20,000 draws of 3 of 12 places. A right sampler fails once in a million."""
     draws, count, places = 20_000, 3, 12
     drawn = sample_positions(torch.tensor([[3, 4]]).expand(draws, 2), (3, 4), count, seed=77).long()
     chosen = torch.zeros(draws, places).scatter_(1, drawn, 1.0)
     assert (chosen.sum(1) == count).all()
 
     share = count / places
-    single = ((chosen.sum(0) - draws * share) ** 2 / (draws * share * (1 - share))).sum() * (places - 1) / places
+    single = (
+        ((chosen.sum(0) - draws * share) ** 2 / (draws * share * (1 - share))).sum() * (places - 1) / places
+    )
     assert single < 51.0  # 11 degrees of freedom
 
     pairs = torch.triu(chosen.T @ chosen, diagonal=1)

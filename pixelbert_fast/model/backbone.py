@@ -156,7 +156,8 @@ class ResNet(nn.Module):
                 downsample = None
                 if index == 0 and (stride != 1 or inputs != planes * block.expansion):
                     downsample = Downsample(
-                        convolution(inputs, planes * block.expansion, 1, stride), norm(planes * block.expansion)
+                        convolution(inputs, planes * block.expansion, 1, stride),
+                        norm(planes * block.expansion),
                     )
                 blocks.append(block(*at, groups, width_per_group, norm, downsample))
                 inputs = planes * block.expansion

@@ -53,10 +53,10 @@ class PixelBertConfig(PretrainedConfig):
 
     Args:
         backbone: a name in :data:`BACKBONES`.
-        backbone_channels: channels of the stem, and the unit of every stage's width (64 in all published nets).
+        backbone_channels: channels of the stem and unit of every stage's width (64 in all published nets).
         backbone_depths: blocks in each of the four stages, or None for those of `backbone`.
         output_stride: 32, or 16 or 8 with dilation in place of the last strides.
-        norm: "batch" (trained), "frozen" (fixed statistics and affine) or "sync" (trained, synchronised over ranks).
+        norm: "batch" (trained), "frozen" (statistics and affine fixed) or "sync" (trained, over all ranks).
         frozen_stages: how many of the first stages keep their weights and statistics (1: stem and stage 1).
         projection_order: "project_pool" (paper, Fig. 2) or "pool_project".
         sampled_pixels: pixels drawn for each sequence in training mode; None uses all of them.
@@ -157,7 +157,7 @@ class PixelBertConfig(PretrainedConfig):
         return cls(**{**PRESETS[name], **overrides})
 
     def check(self) -> None:
-        """Raises ValueError when a field holds none of its choices or sizes do not fit; models call it again."""
+        """Raises ValueError when a field holds none of its choices or sizes do not fit together."""
         for field, choices in CHOICES.items():
             value = getattr(self, field)
             if value not in choices:

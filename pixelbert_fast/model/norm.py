@@ -44,15 +44,22 @@ class BatchNorm2d(nn.BatchNorm2d):
         if mask is None and not self.synchronised:
             mean, var = self.running_mean, self.running_var
             if not update:
-                # Copies take the update: without statistics torch would save fewer tensors than the first time.
+                # Copies take the update: without statistics torch saves fewer tensors than the first time.
                 mean, var = mean.clone(), var.clone()
             return F.batch_norm(
-                features, mean, var, self.weight, self.bias, training=True, momentum=self.momentum, eps=self.eps
+                features,
+                mean,
+                var,
+                self.weight,
+                self.bias,
+                training=True,
+                momentum=self.momentum,
+                eps=self.eps,
             )
         return self.normalise_by_parts(features, mask, update)
 
     def normalise_by_parts(self, features: Tensor, mask: Tensor | None, update: bool) -> Tensor:
-        """The same from sums over the places that count, over all ranks when synchronised; sums in float32."""
+        """The same from float32 sums over the places that count, over all ranks when synchronised."""
         wide = features.double() if features.dtype == torch.float64 else features.float()
         if mask is None:
             count = wide.new_tensor(features.numel() // features.shape[1])
@@ -80,7 +87,7 @@ class BatchNorm2d(nn.BatchNorm2d):
 
 
 class SyncBatchNorm2d(BatchNorm2d):
-    """Trained batch norm whose statistics are taken over all ranks; on a GPU only, as ``nn.SyncBatchNorm``."""
+    """Trained batch norm with statistics over all ranks; on a GPU only, as ``nn.SyncBatchNorm``."""
 
     synchronised = True
 

@@ -49,7 +49,8 @@ class PixelBertForPreTrainingOutput(ModelOutput):
     loss: MLM loss + ITM loss, each counted when its switch in the configuration is on.
     mlm_loss: mean cross-entropy over the M words to predict; 0 when there are none.
     itm_loss: mean cross-entropy over the S sequences.
-    mlm_logits: ``[M, vocab_size]`` at the M words to predict, row by row; ``[S, T, vocab_size]`` without labels.
+    mlm_logits: ``[M, vocab_size]`` at the M words to predict, row by row; ``[S, T, vocab_size]``
+        without labels.
     itm_logits: ``[S, 2]``; column 1 says that caption and image match.
     attentions: as in :class:`PixelBertOutput`.
     """

@@ -119,7 +119,8 @@ class PixelBERT(PixelBertPreTrainedModel):
             attention_mask = torch.ones_like(input_ids)
         elif attention_mask.shape != input_ids.shape:
             raise ValueError(
-                f"attention_mask must be {list(input_ids.shape)} like input_ids, got {list(attention_mask.shape)}"
+                f"attention_mask must be {list(input_ids.shape)} like input_ids, "
+                f"got {list(attention_mask.shape)}"
             )
         if (pixel_values is None) == (pixel_embeddings is None):
             raise ValueError("forward needs either pixel_values or pixel_embeddings")
@@ -129,14 +130,19 @@ class PixelBERT(PixelBertPreTrainedModel):
         if image_index is None:
             if images != sequences:
                 raise ValueError(
-                    f"image_index is needed when {sequences} sequences read {images} images: say which reads which"
+                    f"image_index is needed when {sequences} sequences read {images} images: say which reads "
+                    "which"
                 )
             image_index = torch.arange(sequences, device=input_ids.device)
 
         if pixel_embeddings is None:
-            pixels, positions = self.read_images(pixel_values, pixel_size, image_index, positions, seed, sample_keys)
+            pixels, positions = self.read_images(
+                pixel_values, pixel_size, image_index, positions, seed, sample_keys
+            )
         else:
-            pixels, positions = self.read_embeddings(pixel_embeddings, image_index, positions, seed, sample_keys)
+            pixels, positions = self.read_embeddings(
+                pixel_embeddings, image_index, positions, seed, sample_keys
+            )
         words = self.embeddings(input_ids=input_ids.long())
 
         hidden = torch.cat([words, pixels.to(words.dtype)], dim=1)
@@ -231,7 +237,9 @@ class PixelBERT(PixelBertPreTrainedModel):
                 raise ValueError(f"pixel_size must be [{batch}, 2], got {list(pixel_size.shape)}")
             on_cpu = pixel_size.device.type == "cpu"
             if on_cpu and batch and bool((pixel_size > pixel_size.new_tensor([height, width])).any()):
-                raise ValueError(f"pixel_size must lie within the batch's {height} x {width}, got {pixel_size.tolist()}")
+                raise ValueError(
+                    f"pixel_size must lie within the batch's {height} x {width}, got {pixel_size.tolist()}"
+                )
             valid_grid = (self.backbone.map_size(pixel_size.long()) // 2).to(torch.int32)
             smallest = int(valid_grid.min()) if on_cpu and batch else 1
             valid_grid = valid_grid.to(pixel_values.device)

@@ -83,13 +83,18 @@ def require_gather_arguments(
         require_tensor(op, "image_index", image_index, 1, INTEGERS, "[S]")
         if image_index.shape[0] != positions.shape[0]:
             raise ValueError(
-                f"{op}: image_index must have one entry for each of the {positions.shape[0]} rows of positions, "
+                f"{op}: image_index must have one entry for each of {positions.shape[0]} rows of positions, "
                 f"got {described(image_index)}"
             )
         require_range(op, "image_index", image_index, 0, batch, f"features holds {batch} images")
     grid = (height // 2, width // 2)
     require_range(
-        op, "positions", positions, -1, grid[0] * grid[1], f"a pooled grid of {grid[0]} x {grid[1]}, -1 for none"
+        op,
+        "positions",
+        positions,
+        -1,
+        grid[0] * grid[1],
+        f"a pooled grid of {grid[0]} x {grid[1]}, -1 for none",
     )
     return grid
 

@@ -61,7 +61,9 @@ def sample_positions(
     require_tensor(op, "valid_grid", valid_grid, 2, INTEGERS, "[N, 2]")
     if valid_grid.shape[1] != 2:
         raise ValueError(f"{op}: valid_grid must be [N, 2] (rows, columns), got {described(valid_grid)}")
-    if len(grid) != 2 or any(isinstance(side, bool) or not isinstance(side, int) or side < 0 for side in grid):
+    if len(grid) != 2 or any(
+        isinstance(side, bool) or not isinstance(side, int) or side < 0 for side in grid
+    ):
         raise ValueError(f"{op}: grid must be two integers (h, w) of at least 0, got {grid!r}")
     if isinstance(count, bool) or not isinstance(count, int) or count < 0:
         raise ValueError(f"{op}: count must be an integer of at least 0, got {count!r}")
@@ -78,7 +80,9 @@ def sample_positions(
             )
         require_same_device(op, "valid_grid", valid_grid, keys=keys)
     require_range(op, "valid_grid rows", valid_grid[:, 0], 0, grid[0] + 1, f"grid is {grid[0]} x {grid[1]}")
-    require_range(op, "valid_grid columns", valid_grid[:, 1], 0, grid[1] + 1, f"grid is {grid[0]} x {grid[1]}")
+    require_range(
+        op, "valid_grid columns", valid_grid[:, 1], 0, grid[1] + 1, f"grid is {grid[0]} x {grid[1]}"
+    )
     return sample_positions_reference(valid_grid, grid, count, seed=seed, keys=keys)
 
 
@@ -97,7 +101,7 @@ def pool_gather(
             ``W // 2``; an odd last row or column is dropped.
         positions: ``[S, K]`` integers, ``row * (W // 2) + column``; -1 for none.
         embedding: ``[C]`` added to each pixel, or None.
-        image_index: ``[S]`` integers, the image that each row of `positions` reads; None: row s reads image s.
+        image_index: ``[S]`` integers, the image each row of `positions` reads; None: row s reads image s.
         backend: the implementation by name; None chooses.
 
     Returns:
@@ -134,7 +138,7 @@ def pixel_embed(
         positions: ``[S, K]`` integers, see :func:`pool_gather`.
         weight: ``[D, C]`` projection.
         bias: ``[D]`` or None.
-        embedding: ``[D]`` type embedding shared by all pixels. Bias and embedding are added after the maximum.
+        embedding: ``[D]`` type embedding shared by all pixels. Bias and it are added after the maximum.
         image_index: ``[S]`` integers or None, see :func:`pool_gather`.
         order: "project_pool" takes the maximum over the four projected pixels (the paper); "pool_project"
             projects the pooled pixel.
