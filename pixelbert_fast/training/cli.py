@@ -1,6 +1,7 @@
 """The training command, however it is started: by DeepSpeed's launcher, by python, as `pixelbert train`.
 
-Exit status: 0 done, 1 a failure, 2 a user's mistake, 130 stopped by Ctrl-C, 143 by SIGTERM.
+Exit status: 0 done, 1 a failure, 2 a user's mistake, 130 stopped by Ctrl-C, 143 by SIGTERM. DeepSpeed's launcher
+passes on the status of the first process that fails (247 for one that was killed), and gives 1 after Ctrl-C.
 """
 
 from __future__ import annotations
@@ -101,6 +102,11 @@ def closing(result: Any) -> str:
     metrics = result.metrics
     rows = [
         *(tuple(row) for row in metrics["summary"]),
+        *(
+            [("training the backbone", _duration(metrics["backbone_seconds"]))]
+            if metrics["backbone_seconds"]
+            else []
+        ),
         ("training", _duration(metrics["training_seconds"])),
         ("all together", _duration(metrics["total_seconds"])),
     ]

@@ -174,7 +174,8 @@ class TrainingConfig(Section):
         precision: bf16 computes under autocast; the weights stay fp32.
         engine: auto is DeepSpeed when its launcher started this process, else plain PyTorch.
         zero_stage: what DeepSpeed divides among processes: 0 nothing, 1 optimiser state, 2 gradients as well.
-        threads: CPU threads a process; None: the machine's cores divided among its processes.
+        threads: CPU threads a process; None: OMP_NUM_THREADS, or the machine's cores divided among its
+            processes.
         log_every: steps between log records; non-finite losses are looked for then.
         checkpoint_every_minutes: how often the state to resume from is written; 0: only when interrupted.
         prefetch: batches prepared ahead by a thread; 0: none.

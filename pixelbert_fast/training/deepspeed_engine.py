@@ -61,9 +61,8 @@ def join() -> Ranks:
     if cuda:
         torch.cuda.set_device(ranks.local_rank)
     if not torch.distributed.is_initialized():
-        deepspeed.init_distributed(
-            dist_backend="nccl" if cuda else "gloo", auto_mpi_discovery=False, timeout=PATIENCE, verbose=False
-        )
+        backend = "nccl" if cuda else "gloo"
+        deepspeed.init_distributed(dist_backend=backend, auto_mpi_discovery=False, verbose=False)
     group = None
     if ranks.world > 1:
         group = torch.distributed.new_group(backend="gloo", timeout=PATIENCE)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import platform
 import time
 from dataclasses import dataclass
@@ -67,7 +68,9 @@ def run(config: RunConfig, ranks: Ranks, engine_name: str, *, resume: Resume = "
     if config.start.backbone_recipe:
         backbone = _train_backbone(config, folder, ranks, engine_name, resume if found == "new" else "auto")
         backbone_seconds = backbone["total_seconds"]
-        start = config.start.model_copy(update={"backbone": backbone["checkpoint"], "backbone_recipe": None})
+        # The file that the task "objects" saves its backbone in.
+        weights = str(Path(backbone["checkpoint"]) / "backbone.safetensors")
+        start = config.start.model_copy(update={"backbone": weights, "backbone_recipe": None})
         prepared = config.model_copy(update={"start": start})
 
     seed_all(config.seed)
@@ -120,7 +123,9 @@ def _train_backbone(
             f" {recipe.task!r}; it must be one of the task 'objects'"
         )
     if ranks.first:
-        print(f"first a backbone, by the recipe {config.start.backbone_recipe!r}", flush=True)
+        there = RunFolder(folder.backbone).metrics_file.is_file() and resume == "auto"
+        done = "is trained already" if there else "comes first"
+        print(f"the backbone, by the recipe {config.start.backbone_recipe!r}, {done}", flush=True)
     return run(recipe, ranks, engine_name, resume=resume).metrics
 
 
@@ -261,7 +266,8 @@ def _concluded(
 
 
 def _set_threads(config: RunConfig, ranks: Ranks) -> None:
-    torch.set_num_threads(config.training.threads or threads_per_process(ranks))
+    if config.training.threads or "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(config.training.threads or threads_per_process(ranks))
 
 
 def versions() -> dict[str, str]:
