@@ -72,7 +72,7 @@ def test_deepspeeds_launcher_needs_nothing_set_and_leaves_nothing_behind(tmp_pat
     assert (out / "checkpoint" / "model.pt").is_file()
     assert metrics["versions"]["deepspeed"] == "0.19.8"
     assert metrics["config"]["training"]["images_per_batch"] == 4
-    assert 0 < metrics["training_seconds"] + 0.1 <= metrics["total_seconds"] + 0.1
+    assert 0 < metrics["training_seconds"] <= metrics["total_seconds"]
     lines = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [2, 4, 6]
     for name in ("loss", "part", "pairs_per_second", "gradient_norm", "lr", "epoch", "seconds"):

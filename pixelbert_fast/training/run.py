@@ -249,10 +249,10 @@ def _concluded(
             "summary": [list(row) for row in task.summary(measured)],
             "steps": position.step,
             "pairs": position.pairs,
-            "training_seconds": round(position.seconds, 1),
-            "backbone_seconds": round(backbone_seconds, 1),
+            "training_seconds": round(position.seconds, 3),
+            "backbone_seconds": round(backbone_seconds, 3),
             # The training of earlier sittings is in it, their preparations are not.
-            "total_seconds": round(max(now - began, position.seconds + backbone_seconds), 1),
+            "total_seconds": round(max(now - began, position.seconds + backbone_seconds), 3),
             "checkpoint": str(folder.checkpoint),
             "processes": ranks.world,
             "versions": versions(),
