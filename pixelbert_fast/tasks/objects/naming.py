@@ -10,9 +10,12 @@ from pixelbert_fast.tasks.objects.batches import UNKNOWN, ObjectBatches
 
 
 class ObjectNaming(nn.Module):
-    """Linear classifiers on the mean of the backbone's last map.
+    """Linear classifiers on the maximum of the backbone's last map over its places.
 
-    backbone: `backbone(pixel_values, pixel_size)` -> `[B, C, h, w]`, with `out_channels` and `map_size`.
+    The maximum makes single places tell what they see, and single places are what Pixel-BERT reads; it also
+    learns faster here than the mean (docs/results/pretrain-scenes.md).
+
+    backbone: `backbone(pixel_values, pixel_size)` -> `[B, C, h, w]`, with `out_channels`.
     attributes: the values of each attribute.
     """
 
@@ -29,13 +32,8 @@ class ObjectNaming(nn.Module):
             (pixel_size == pixel_size.new_tensor(pixel_values.shape[2:])).all()
         ):
             pixel_size = None
-        features = self.backbone(pixel_values, pixel_size)
-        if pixel_size is None:
-            places = features.shape[2] * features.shape[3]
-        else:
-            # The map is zero in the padding: only the number of places has to be each image's own.
-            places = self.backbone.map_size(pixel_size.long()).prod(dim=1, keepdim=True).to(features)
-        pooled = features.sum(dim=(2, 3)) / places
+        # The map is at least 0 everywhere and 0 in the padding, so the padding never is the maximum.
+        pooled = self.backbone(pixel_values, pixel_size).amax(dim=(2, 3))
         return [head(pooled) for head in self.heads]
 
 
