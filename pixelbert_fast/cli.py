@@ -74,6 +74,8 @@ def build_data(
     options = {key: value for key, value in given.items() if value is not None}
     try:
         builder = make_builder(name, **options)
+        for line in getattr(builder, "notes", list)():
+            typer.echo(line)
         with closing(_Bar(f"building {name}")) as bar:
             report = build_set(builder, out, workers=workers, progress=bar.update)
     except KeyboardInterrupt:

@@ -107,6 +107,20 @@ def test_debug_shows_the_traceback_wherever_it_stands(
     assert "Traceback" in capsys.readouterr().err
 
 
+def test_what_a_builder_notes_of_its_source_is_printed_before_building(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def build_set(*arguments: object, **options: object) -> SimpleNamespace:
+        assert capsys.readouterr().out == "kept 3 photographs\nof 2 objects\n"
+        return SimpleNamespace(counts={"train": 5}, dropped=[], directory=tmp_path)
+
+    builder = SimpleNamespace(notes=lambda: ["kept 3 photographs", "of 2 objects"])
+    monkeypatch.setattr(build, "make_builder", lambda *arguments, **options: builder)
+    monkeypatch.setattr(build, "build_set", build_set)
+    assert cli.main(build_line(tmp_path)) == 0
+    assert capsys.readouterr().out == f"{tmp_path}: train 5\n"
+
+
 def test_the_report_counts_what_was_dropped_and_why(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -49,7 +49,11 @@ class Plan:
 
 
 class SetBuilder(Protocol):
-    """What makes a data set. Picklable, since worker processes render with it."""
+    """What makes a data set. Picklable, since worker processes render with it.
+
+    One made from a source (a folder of photographs) may also have ``notes() -> list[str]``: what it found
+    there, in lines to print before building.
+    """
 
     name: str
 
