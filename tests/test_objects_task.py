@@ -90,9 +90,6 @@ class Plain(nn.Module):
     def forward(self, pixel_values, pixel_size=None):
         return pixel_values * self.weight
 
-    def map_size(self, size):
-        return size
-
 
 def test_targets_are_the_classes_and_unknown_ones_are_marked(split):
     batch = ObjectBatches(split, PROCESSOR, ATTRIBUTES).of(range(6))
@@ -112,14 +109,16 @@ def test_an_epoch_shows_every_object_once(split):
     assert not torch.equal(torch.cat([batch["targets"] for batch in batches.epoch(1)]), shown)
 
 
-def test_the_mean_leaves_out_the_padding():
+def test_the_maximum_leaves_out_the_padding():
     model = ObjectNaming(Plain(), ATTRIBUTES)
     small = torch.rand(1, 3, 4, 6)
     padded = torch.zeros(2, 3, 8, 8)
     padded[0, :, :4, :6] = small
     sizes = torch.tensor([[4, 6], [8, 8]], dtype=torch.int32)
-    for alone, among in zip(model(small), model(padded, sizes), strict=True):
-        torch.testing.assert_close(alone[0], among[0])
+    expected = [head(small.amax(dim=(2, 3))) for head in model.heads]
+    for maximum, alone, among in zip(expected, model(small), model(padded, sizes), strict=True):
+        torch.testing.assert_close(alone, maximum)
+        torch.testing.assert_close(among[:1], maximum)
 
 
 def test_the_loss_is_the_sum_of_the_attributes_mean_cross_entropies():
@@ -175,6 +174,8 @@ def test_the_task_learns_and_saves_a_backbone_to_start_from(built, tmp_path):
     metrics = task.evaluate(task.model)
     assert metrics["val"]["accuracy"]["colour"] == 1.0 > before["colour"]
     assert task.summary(metrics)[0] == ("val: colour", "100.0 %")
+    assert task.headline(metrics)["colour_accuracy"] == 1.0
+    assert task.headline({}) == {}
 
     task.save(task.model, tmp_path / "saved")
     assert json.loads((tmp_path / "saved" / "attributes.json").read_text()) == {"attributes": ATTRIBUTES}

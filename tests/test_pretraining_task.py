@@ -157,6 +157,13 @@ def test_metrics_and_their_table(built):
     rows = dict(task.summary(metrics))
     assert rows["val: matching accuracy"] == f"{100 * metrics['val']['itm_accuracy']:.1f} %"
     assert rows["val:   colour"].endswith(f"({metrics['val']['words']['colour']['items']})")
+    figures = metrics["val"]
+    assert task.headline({**metrics, "test": {}}) == {
+        "itm_accuracy": figures["itm_accuracy"],
+        "mlm_content_accuracy": figures["mlm_accuracy_content"],
+        "mlm_content_accuracy_wrong_image": figures["mlm_accuracy_content_wrong_image"],
+    }
+    assert task.headline({}) == {}
     json.dumps(metrics)
 
 

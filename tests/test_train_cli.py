@@ -67,7 +67,7 @@ def test_deepspeeds_launcher_needs_nothing_set_and_leaves_nothing_behind(tmp_pat
 
     metrics = json.loads((out / "metrics.json").read_text())
     assert metrics["steps"] == 6
-    assert metrics["metrics"]["val"]["accuracy"] >= 0.0
+    assert metrics["accuracy"] == metrics["metrics"]["val"]["accuracy"] >= 0.0
     assert metrics["checkpoint"] == str(out / "checkpoint")
     assert (out / "checkpoint" / "model.pt").is_file()
     assert metrics["versions"]["deepspeed"] == "0.19.8"

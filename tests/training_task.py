@@ -89,6 +89,9 @@ class ToyTask:
         directory.mkdir(parents=True, exist_ok=True)
         torch.save(model.state_dict(), directory / "model.pt")
 
+    def headline(self, metrics):
+        return {"accuracy": metrics["val"]["accuracy"]}
+
     def summary(self, metrics):
         return [("accuracy", f"{metrics['val']['accuracy']:.3f}")]
 

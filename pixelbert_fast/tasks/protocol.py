@@ -47,6 +47,10 @@ class Task(Protocol):
         """The metrics by split. limit: at most so many images a split, in place of the configuration's."""
         ...
 
+    def headline(self, metrics: Mapping) -> dict[str, float | None]:
+        """The few figures to know first, of what `evaluate` returned: those of the first split."""
+        ...
+
     def save(self, model: nn.Module, directory: str | Path) -> None:
         """Writes what somebody who did not train it needs to use the model."""
         ...

@@ -245,6 +245,7 @@ def _concluded(
         now = time.perf_counter()
         metrics = {
             "task": task.name,
+            **task.headline(measured),
             "metrics": measured,
             "summary": [list(row) for row in task.summary(measured)],
             "steps": position.step,

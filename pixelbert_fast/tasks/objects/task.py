@@ -75,6 +75,11 @@ class ObjectsTask:
             for name in splits
         }
 
+    def headline(self, metrics: Mapping) -> dict[str, float | None]:
+        """The accuracy of each attribute, as `{attribute}_accuracy`."""
+        first = next(iter(metrics.values()), {"accuracy": {}})
+        return {f"{attribute}_accuracy": share for attribute, share in first["accuracy"].items()}
+
     def save(self, model: nn.Module, directory: str | Path) -> None:
         """Writes `backbone.safetensors` (torchvision's names) and `attributes.json` (what it tells apart)."""
         directory = Path(directory)

@@ -22,6 +22,12 @@ from pixelbert_fast.tasks.protocol import Progress, percent, unwrapped
 logger = logging.getLogger(__name__)
 
 _BACKBONE = "pixelbert.backbone."
+# The headline's names, and those of the figures in an evaluation.
+_HEADLINE = {
+    "itm_accuracy": "itm_accuracy",
+    "mlm_content_accuracy": "mlm_accuracy_content",
+    "mlm_content_accuracy_wrong_image": "mlm_accuracy_content_wrong_image",
+}
 
 
 class PretrainingTask:
@@ -122,6 +128,11 @@ class PretrainingTask:
             )
             for name in self._config.evaluation.splits
         }
+
+    def headline(self, metrics: Mapping) -> dict[str, float | None]:
+        """Matching accuracy, and that of content words beside the right and beside a wrong image."""
+        first = next(iter(metrics.values()), None)
+        return {name: first[figure] for name, figure in _HEADLINE.items()} if first else {}
 
     def save(self, model: nn.Module, directory: str | Path) -> None:
         unwrapped(model).save_pretrained(directory)
