@@ -130,10 +130,12 @@ def test_a_cut_state_gives_way_to_the_older_one(monkeypatch, tmp_path, straight,
     assert "going on after step 2 of 6" in printed
 
 
-def test_garbage_of_the_right_size_gives_way_too(monkeypatch, tmp_path, straight):
+# Zeros end the pickle reader in an EOFError or a RuntimeError, letters in an UnpicklingError.
+@pytest.mark.parametrize("byte", [b"\0", b"x"])
+def test_garbage_of_the_right_size_gives_way_too(monkeypatch, tmp_path, straight, byte):
     _, newest = stopped_twice(monkeypatch, tmp_path / "run")
     size = (newest / "shared.pt").stat().st_size
-    (newest / "shared.pt").write_bytes(b"\0" * size)
+    (newest / "shared.pt").write_bytes(byte * size)
     assert same(trained(monkeypatch, configuration(tmp_path / "run"))[1], straight)
 
 
@@ -260,6 +262,23 @@ def test_a_backbone_recipe_is_trained_first_and_once(monkeypatch, tmp_path, caps
     assert result.metrics["backbone_seconds"] > 0
     printed = capsys.readouterr().out
     assert (printed.count("comes first"), printed.count("is trained already")) == (1, 1)
+
+
+def test_a_run_that_ended_before_training_gives_way_to_its_corrected_configuration(monkeypatch, tmp_path):
+    def refuse(config):
+        raise UserError("there is no data set at datta")
+
+    monkeypatch.setattr(runs, "_make_task", refuse)
+    with pytest.raises(UserError, match="datta"):
+        runs.run(configuration(tmp_path / "run", steps=7), ALONE, "plain")
+    assert trained(monkeypatch, configuration(tmp_path / "run"))[0].metrics["steps"] == 6
+
+
+def test_an_output_that_cannot_be_written_is_told_in_a_sentence(tmp_path):
+    (tmp_path / "file").touch()
+    # A folder below a file can be written by nobody, whoever runs the tests.
+    with pytest.raises(UserError, match=r"file/run cannot be written \(.*\); choose another output=FOLDER"):
+        runs.run(configuration(tmp_path / "file" / "run"), ALONE, "plain")
 
 
 def test_a_folder_with_something_else_in_it_is_not_touched(tmp_path):

@@ -23,7 +23,6 @@ from pixelbert_fast.errors import RunError
 from pixelbert_fast.training.ranks import Ranks
 
 _KEPT = 2
-_ERRORS = (OSError, RuntimeError, ValueError, KeyError, EOFError)
 
 
 class StateFolder:
@@ -112,7 +111,7 @@ class StateFolder:
         try:
             record = json.loads((state / "state.json").read_text(encoding="utf-8"))
             whole = all((state / file).stat().st_size == size for file, size in record["files"].items())
-        except _ERRORS:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return None
         return record if whole else None
 
@@ -125,7 +124,7 @@ class StateFolder:
             own = None
             if record["world"] == self._ranks.world:
                 own = torch.load(state / f"rank-{self._ranks.rank}.pt", map_location="cpu", weights_only=True)
-        except _ERRORS:
+        except Exception:  # torch and pickle raise many kinds for a damaged file
             return None, ({}, None)
         return record, (shared, own)
 

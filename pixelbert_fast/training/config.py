@@ -195,8 +195,10 @@ class TrainingConfig(Section):
 
     @model_validator(mode="after")
     def _one_length(self) -> TrainingConfig:
-        if (self.epochs is None) == (self.steps is None):
+        if self.epochs is None and self.steps is None:
             raise ValueError("give either training.epochs or training.steps")
+        if self.epochs is not None and self.steps is not None:
+            raise ValueError("either training.epochs or training.steps must be null, and both are given")
         return self
 
 

@@ -1,8 +1,8 @@
 """A run's folder: whether there is a run in it, of which configuration, and what may be done with it.
 
 The rule. `--resume auto` (the default): a finished run of the same configuration is shown again, an
-unfinished one goes on, and a run of another configuration is an error. `--resume never`: whatever run is
-there is replaced.
+unfinished one goes on, and a run of another configuration is an error, unless it ended before it began to
+train: then the configuration was the mistake. `--resume never`: whatever run is there is replaced.
 """
 
 from __future__ import annotations
@@ -51,24 +51,33 @@ class RunFolder:
             config: the run's configuration, JSON-able.
 
         Raises:
-            UserError: another configuration's run is here, or files that no run made.
+            UserError: another configuration's run is here, or files that no run made; or the folder cannot
+                be written.
         """
         found = self._configuration()
         if found is None:
             self._refuse_strangers()
         elif resume == "auto":
             difference = _first_difference(found, config)
-            if difference is not None:
+            if difference is None:
+                return "finished" if self.metrics_file.is_file() else "started"
+            if self._has_trained():
                 key, there, here = difference
                 raise UserError(
                     f"{self.path} holds a run with {key} = {there!r}, and now it is {here!r}; choose another"
                     " output=FOLDER, or --resume never to replace that run"
                 )
-            return "finished" if self.metrics_file.is_file() else "started"
-        for name in _OURS:
-            _remove(self.path / name)
-        self.path.mkdir(parents=True, exist_ok=True)
-        write_json(self.path / "run.json", {"format": "pixelbert_fast run", "version": 1, "config": config})
+        try:
+            for name in _OURS:
+                _remove(self.path / name)
+            self.path.mkdir(parents=True, exist_ok=True)
+            write_json(
+                self.path / "run.json", {"format": "pixelbert_fast run", "version": 1, "config": config}
+            )
+        except OSError as error:
+            raise UserError(
+                f"the output {self.path} cannot be written ({error.strerror}); choose another output=FOLDER"
+            ) from None
         return "new"
 
     def metrics(self) -> dict[str, Any]:
@@ -90,6 +99,10 @@ class RunFolder:
             raise UserError(
                 f"{file} is damaged; remove the folder {self.path} or choose another output=FOLDER"
             ) from None
+
+    def _has_trained(self) -> bool:
+        # The log is opened when everything that training needs has been built.
+        return any(path.exists() for path in (self.path / "log.jsonl", self.resume, self.metrics_file))
 
     def _refuse_strangers(self) -> None:
         if self.path.exists() and not self.path.is_dir():
