@@ -213,3 +213,8 @@ def test_sets_of_something_else_are_refused(split, tmp_path):
     write_card(tmp_path / "set", {"name": "halves", "counts": {"train": IMAGES}})
     with pytest.raises(UserError, match="does not list what its objects can be"):
         make_task(config(tmp_path / "set"))
+
+
+def test_splits_to_evaluate_are_looked_for_before_training(built):
+    with pytest.raises(UserError, match="has no split 'test', it has: train, val"):
+        make_task(config(built, evaluation={"splits": ["val", "test"]}))

@@ -181,11 +181,38 @@ def test_what_does_not_fit_is_one_sentence(built, tmp_path):
     with pytest.raises(UserError, match="no field 'hiden_size'"):
         make_task(config(built, model={"overrides": {"hiden_size": 3}}))
     with pytest.raises(UserError, match="there is no checkpoint at"):
-        make_task(
-            config(built, tokenizer={"path": saved_tokenizer(tmp_path)}, start={"checkpoint": "nowhere"})
-        )
+        make_task(config(built, start={"checkpoint": "nowhere"}))
     with pytest.raises(UserError, match="there is no tokenizer at /no/where"):
         make_task(config(built, tokenizer={"path": "/no/where"}))
+    with pytest.raises(UserError, match="holds no tokenizer: give a directory"):
+        make_task(config(built, tokenizer={"path": str(tmp_path)}))
+
+
+def test_a_path_below_a_folder_is_not_looked_for_on_the_hub(built, tmp_path, monkeypatch):
+    (tmp_path / "runs").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="there is no tokenizer at runs/demo: that directory does not exist"):
+        make_task(config(built, start={"bert": "runs/demo"}))
+
+
+def test_a_slow_tokenizer_is_refused_before_training(built, tmp_path, monkeypatch):
+    from transformers import AutoTokenizer, BertTokenizerFast
+
+    monkeypatch.setattr(BertTokenizerFast, "is_fast", False)
+    tokenizer = train_wordpiece(["all is red"], 100)
+    monkeypatch.setattr(AutoTokenizer, "from_pretrained", lambda path: tokenizer)
+    with pytest.raises(UserError, match="save a fast one"):
+        make_task(config(built, tokenizer={"path": saved_tokenizer(tmp_path)}))
+
+
+def test_splits_to_evaluate_are_looked_for_before_training(built, tmp_path):
+    with pytest.raises(UserError, match="has no split 'tst', it has: train, val"):
+        make_task(config(built, evaluation={"splits": ["val", "tst"]}))
+    rows = Dataset.from_list([record(row) for row in range(4)])
+    DatasetDict({"train": rows, "val": rows.select([0])}).save_to_disk(tmp_path / "set")
+    write_card(tmp_path / "set", {"name": "grounds", "counts": {"train": 4, "val": 1}})
+    with pytest.raises(UserError, match=r"the split 'val' of .* has 1 image and an evaluation needs 2"):
+        make_task(config(tmp_path / "set"))
 
 
 def saved_tokenizer(directory):

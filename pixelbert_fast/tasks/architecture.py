@@ -6,6 +6,7 @@ from contextlib import contextmanager
 import torch
 
 from pixelbert_fast.data.processor import PixelBertImageProcessor
+from pixelbert_fast.data.records import BuiltSet
 from pixelbert_fast.errors import UserError
 from pixelbert_fast.model import PixelBertConfig
 
@@ -28,6 +29,21 @@ def image_processor(config, built: PixelBertConfig) -> PixelBertImageProcessor:
     return PixelBertImageProcessor(
         short_side=built.short_side, long_side=built.long_side, size_divisor=config.data.size_divisor
     )
+
+
+def evaluation_splits(built: BuiltSet, config, least: int = 1) -> dict:
+    """The splits of `config.evaluation` by name: opened before training, so that a wrong one is told then.
+
+    Raises UserError for a split that is missing or holds fewer than `least` images.
+    """
+    splits = {name: built.split(name) for name in config.evaluation.splits}
+    for name, split in splits.items():
+        if len(split) < least:
+            raise UserError(
+                f"the split {name!r} of {built.directory} has {len(split)} image and an evaluation "
+                f"needs {least}: build the set with more images, or leave it out of evaluation.splits"
+            )
+    return splits
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from pixelbert_fast.data.records import open_set
 from pixelbert_fast.errors import UserError
 from pixelbert_fast.model.backbone import ResNet
 from pixelbert_fast.model.weights import load_backbone
-from pixelbert_fast.tasks.architecture import image_processor, model_config, seeded
+from pixelbert_fast.tasks.architecture import evaluation_splits, image_processor, model_config, seeded
 from pixelbert_fast.tasks.objects.batches import ObjectBatches
 from pixelbert_fast.tasks.objects.naming import ObjectNaming, evaluate_naming, naming_loss
 from pixelbert_fast.tasks.protocol import Progress, percent, unwrapped
@@ -44,7 +44,8 @@ class ObjectsTask:
             self.model = ObjectNaming(backbone, self._attributes)
         if config.start.backbone:
             load_backbone(backbone, config.start.backbone)
-        self._batches = self._of("train")
+        self._batches = self._of(self._set.split("train"))
+        self._evaluated = evaluation_splits(self._set, config)
 
     def steps_per_epoch(self, world_size: int) -> int:
         return self._batches.steps_per_epoch(world_size)
@@ -69,10 +70,9 @@ class ObjectsTask:
 
     def evaluate(self, model: nn.Module, progress: Progress | None = None, limit: int | None = None) -> dict:
         limit = limit or self._config.evaluation.images
-        splits = self._config.evaluation.splits
         return {
-            name: evaluate_naming(unwrapped(model), self._of(name), limit=limit, progress=progress)
-            for name in splits
+            name: evaluate_naming(unwrapped(model), self._of(split), limit=limit, progress=progress)
+            for name, split in self._evaluated.items()
         }
 
     def headline(self, metrics: Mapping) -> dict[str, float | None]:
@@ -99,6 +99,6 @@ class ObjectsTask:
             for attribute, share in figures["accuracy"].items()
         ]
 
-    def _of(self, name: str) -> ObjectBatches:
+    def _of(self, split) -> ObjectBatches:
         per_batch, seed = self._config.training.images_per_batch, self._config.seed
-        return ObjectBatches(self._set.split(name), self.image_processor, self._attributes, per_batch, seed)
+        return ObjectBatches(split, self.image_processor, self._attributes, per_batch, seed)

@@ -6,14 +6,20 @@ from torch import nn
 
 from pixelbert_fast.errors import UserError
 
+_TOKENIZER_FILES = ("tokenizer*", "vocab*", "*.model")
+
 
 def load_tokenizer(path: str):
-    """The transformers tokenizer saved in a directory. Raises UserError when there is none, or it lacks a
-    mask.
+    """The transformers tokenizer saved in a directory, or of a hub name.
+
+    Raises UserError when there is none, or it is not one that pre-training can use.
     """
     from transformers import AutoTokenizer
 
-    if not Path(path).is_dir() and (path.startswith((".", "/", "~")) or path.count("/") > 1):
+    if Path(path).is_dir():
+        if not any(any(Path(path).glob(name)) for name in _TOKENIZER_FILES):
+            raise UserError(f"{path} holds no tokenizer: give a directory that save_pretrained wrote one to")
+    elif path.startswith((".", "/", "~")) or path.count("/") > 1 or _lies_in_a_folder(path):
         # Not a name the hub could know, so nothing is asked of the network.
         raise UserError(f"there is no tokenizer at {path}: that directory does not exist")
     try:
@@ -22,14 +28,21 @@ def load_tokenizer(path: str):
         raise UserError(f"{path} holds no tokenizer that can be read: {_first_line(error)}") from error
     if tokenizer.mask_token_id is None or tokenizer.pad_token_id is None:
         raise UserError(f"the tokenizer of {path} has no mask or padding token, which pre-training needs")
+    if not tokenizer.is_fast:
+        # Evaluation asks which word a token belongs to, and finding out after training would be too late.
+        raise UserError(
+            f"the tokenizer of {path} is a slow one; save a fast one (with a tokenizer.json) there"
+        )
     return tokenizer
 
 
-def load_checkpoint(model: nn.Module, path: str) -> None:
-    """Loads the weights of a saved PixelBertForPreTraining into `model`.
+def _lies_in_a_folder(path: str) -> bool:
+    """Whether the folder that a relative path names is there, so that it is no hub name."""
+    return "/" in path and Path(path).parent.is_dir()
 
-    Raises UserError when `path` holds none, or one of another architecture than `model`.
-    """
+
+def check_checkpoint(path: str) -> None:
+    """Raises UserError unless `path` looks like a saved Pixel-BERT; nothing large is read."""
     from pixelbert_fast.model import PixelBertConfig
 
     if not Path(path, "config.json").is_file():
@@ -41,6 +54,14 @@ def load_checkpoint(model: nn.Module, path: str) -> None:
     kind = saved.get("model_type")
     if kind != PixelBertConfig.model_type:
         raise UserError(f"{path} holds a model of type {kind!r}, not a Pixel-BERT; check start.checkpoint")
+
+
+def load_checkpoint(model: nn.Module, path: str) -> None:
+    """Loads the weights of a saved PixelBertForPreTraining into `model`.
+
+    Raises UserError when `path` holds none, or one of another architecture than `model`.
+    """
+    check_checkpoint(path)
     try:
         loaded = type(model).from_pretrained(path).state_dict()
     except Exception as error:  # transformers and safetensors raise many kinds

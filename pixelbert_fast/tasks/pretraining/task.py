@@ -13,10 +13,10 @@ from pixelbert_fast.data.vocabulary import train_wordpiece
 from pixelbert_fast.errors import UserError
 from pixelbert_fast.model import PixelBertForPreTraining
 from pixelbert_fast.model.weights import load_backbone, load_bert
-from pixelbert_fast.tasks.architecture import image_processor, model_config, seeded
+from pixelbert_fast.tasks.architecture import evaluation_splits, image_processor, model_config, seeded
 from pixelbert_fast.tasks.pretraining.batches import PretrainingBatches, PretrainingOptions
 from pixelbert_fast.tasks.pretraining.evaluation import evaluate
-from pixelbert_fast.tasks.pretraining.start import load_checkpoint, load_tokenizer
+from pixelbert_fast.tasks.pretraining.start import check_checkpoint, load_checkpoint, load_tokenizer
 from pixelbert_fast.tasks.protocol import Progress, percent, unwrapped
 
 logger = logging.getLogger(__name__)
@@ -45,6 +45,10 @@ class PretrainingTask:
         self._config = config
         self._set = open_set(config.data.directory)
         train = self._set.split("train")
+        # A caption is also shown with a wrong image, which takes a second one.
+        self._evaluated = evaluation_splits(self._set, config, least=2)
+        if config.start.checkpoint:
+            check_checkpoint(config.start.checkpoint)
         saved = config.tokenizer.path or config.start.checkpoint or config.start.bert
         if saved:
             self.tokenizer = load_tokenizer(saved)
@@ -118,7 +122,7 @@ class PretrainingTask:
         return {
             name: evaluate(
                 unwrapped(model),
-                self._set.split(name),
+                split,
                 self.tokenizer,
                 self.image_processor,
                 self._options,
@@ -126,7 +130,7 @@ class PretrainingTask:
                 limit=limit or self._config.evaluation.images,
                 progress=progress,
             )
-            for name in self._config.evaluation.splits
+            for name, split in self._evaluated.items()
         }
 
     def headline(self, metrics: Mapping) -> dict[str, float | None]:
