@@ -120,6 +120,7 @@ def test_pixel_embed_gradients(order):
         ({"positions": torch.zeros(3, 1, dtype=torch.int64)}, ValueError, "a row for each of the 2 images"),
         ({"positions": torch.full((2, 1), 4)}, IndexError, "positions must lie in -1 .. 3"),
         ({"embedding": torch.zeros(4)}, ValueError, r"embedding must be \[3\]"),
+        ({"image_index": [0, 1]}, TypeError, r"image_index must be a tensor \[S\], got list"),
         ({"image_index": torch.tensor([0])}, ValueError, "image_index must have one entry"),
         ({"image_index": torch.tensor([0, 2])}, IndexError, "image_index must lie in 0 .. 1"),
         ({"backend": "cuda "}, ValueError, "backend must be one of"),
@@ -138,6 +139,10 @@ def test_pixel_embed_names_wrong_arguments():
     features, positions = torch.randn(2, 3, 4, 4), torch.zeros(2, 1, dtype=torch.int64)
     with pytest.raises(ValueError, match=r"weight must be \[D, 3\]"):
         pixel_embed(features, positions, torch.randn(5, 4), None, torch.randn(5))
+    with pytest.raises(TypeError, match="weight must be of the dtype of features, float32"):
+        pixel_embed(features, positions, torch.randn(5, 3, dtype=torch.float64), None, torch.randn(5))
+    with torch.autocast("cpu", torch.bfloat16):  # which casts either
+        pixel_embed(features.bfloat16(), positions, torch.randn(5, 3), None, torch.randn(5))
     with pytest.raises(ValueError, match=r"bias must be \[5\]"):
         pixel_embed(features, positions, torch.randn(5, 3), torch.randn(3), torch.randn(5))
     with pytest.raises(ValueError, match="order must be one of"):

@@ -103,6 +103,7 @@ def test_uniform_over_places_and_pairs():
         ((torch.ones(1, 3, dtype=torch.int32), (3, 3), 2), ValueError, "rows, columns"),
         ((torch.tensor([[4, 3]]), (3, 3), 2), IndexError, "valid_grid rows must lie in 0 .. 3"),
         ((torch.tensor([[3, 3]]), (3, -1), 2), ValueError, "grid must be"),
+        ((torch.tensor([[3, 3]]), 3, 2), ValueError, "grid must be two integers"),
         ((torch.tensor([[3, 3]]), (3, 3), -1), ValueError, "count must be"),
     ],
 )

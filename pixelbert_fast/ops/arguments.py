@@ -71,6 +71,8 @@ def require_gather_arguments(
     """Checks what `pool_gather` and `pixel_embed` share and returns the pooled grid ``(h, w)``."""
     require_tensor(op, "features", features, 4, FLOATS, "[B, C, H, W]")
     require_tensor(op, "positions", positions, 2, INTEGERS, "[S, K]")
+    if image_index is not None:
+        require_tensor(op, "image_index", image_index, 1, INTEGERS, "[S]")
     require_same_device(op, "features", features, positions=positions, image_index=image_index)
     batch, _, height, width = features.shape
     if image_index is None:
@@ -80,7 +82,6 @@ def require_gather_arguments(
                 f"got {described(positions)}"
             )
     else:
-        require_tensor(op, "image_index", image_index, 1, INTEGERS, "[S]")
         if image_index.shape[0] != positions.shape[0]:
             raise ValueError(
                 f"{op}: image_index must have one entry for each of {positions.shape[0]} rows of positions, "

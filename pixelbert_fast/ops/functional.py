@@ -61,8 +61,9 @@ def sample_positions(
     require_tensor(op, "valid_grid", valid_grid, 2, INTEGERS, "[N, 2]")
     if valid_grid.shape[1] != 2:
         raise ValueError(f"{op}: valid_grid must be [N, 2] (rows, columns), got {described(valid_grid)}")
-    if len(grid) != 2 or any(
-        isinstance(side, bool) or not isinstance(side, int) or side < 0 for side in grid
+    sides = grid if isinstance(grid, (tuple, list)) else ()
+    if len(sides) != 2 or any(
+        isinstance(side, bool) or not isinstance(side, int) or side < 0 for side in sides
     ):
         raise ValueError(f"{op}: grid must be two integers (h, w) of at least 0, got {grid!r}")
     if isinstance(count, bool) or not isinstance(count, int) or count < 0:
@@ -156,6 +157,11 @@ def pixel_embed(
     require_tensor(op, "weight", weight, 2, FLOATS, "[D, C]")
     if weight.shape[1] != features.shape[1]:
         raise ValueError(f"{op}: weight must be [D, {features.shape[1]}], got {described(weight)}")
+    if weight.dtype != features.dtype and not torch.is_autocast_enabled(features.device.type):
+        raise TypeError(
+            f"{op}: weight must be of the dtype of features, {described(features)} (or under autocast), "
+            f"got {described(weight)}"
+        )
     require_same_device(op, "features", features, weight=weight)
     require_tensor(op, "embedding", embedding, 1, FLOATS, f"[{weight.shape[0]}]")
     require_vector(op, "bias", bias, weight.shape[0], features)
