@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from transformers import PretrainedConfig
 
+from ..errors import nearest
+
 # name: (block, blocks in each stage, groups, width per group), as torchvision's constructors.
 BACKBONES = {
     "resnet18": ("basic", (2, 2, 2, 2), 1, 64),
@@ -49,6 +51,24 @@ CHOICES = {
     "backbone": tuple(BACKBONES),
 }
 
+# Fields that count something, of which there must be one at least.
+COUNTS = (
+    "backbone_channels",
+    "short_side",
+    "long_side",
+    "vocab_size",
+    "hidden_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "intermediate_size",
+    "max_position_embeddings",
+    "type_vocab_size",
+)
+
+
+def is_count(value: object, least: int = 1) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
 
 class PixelBertConfig(PretrainedConfig):
     """Configuration of Pixel-BERT; the defaults are the paper's ResNet-50 model with BERT-base.
@@ -69,7 +89,8 @@ class PixelBertConfig(PretrainedConfig):
     The other fields are BERT's, under BERT's names and with BERT's defaults.
 
     Raises:
-        ValueError: a value that is not among a field's choices, or sizes that do not fit together.
+        ValueError: a value that is not among a field's choices, is no count where one is due, or sizes that
+            do not fit together.
     """
 
     model_type = "pixelbert"
@@ -107,7 +128,8 @@ class PixelBertConfig(PretrainedConfig):
     ):
         self.backbone = backbone
         self.backbone_channels = backbone_channels
-        self.backbone_depths = list(backbone_depths) if backbone_depths is not None else None
+        is_sequence = isinstance(backbone_depths, (list, tuple))
+        self.backbone_depths = list(backbone_depths) if is_sequence else backbone_depths
         self.output_stride = output_stride
         self.norm = norm
         self.frozen_stages = frozen_stages
@@ -155,27 +177,34 @@ class PixelBertConfig(PretrainedConfig):
         known = cls().to_dict()
         for key in overrides:
             if key not in known:
-                raise ValueError(f"PixelBertConfig has no field {key!r}")
+                meant = nearest(key, known)
+                hint = f"; did you mean {meant!r}?" if meant else ""
+                raise ValueError(f"PixelBertConfig has no field {key!r}{hint}")
         return cls(**{**PRESETS[name], **overrides})
 
     def check(self) -> None:
-        """Raises ValueError when a field holds none of its choices or sizes do not fit together."""
+        """Raises ValueError when a field's value is of no use, or sizes do not fit together."""
         for field, choices in CHOICES.items():
             value = getattr(self, field)
             if value not in choices:
                 raise ValueError(f"{field} must be one of {', '.join(map(str, choices))}, got {value!r}")
+        for field in COUNTS:
+            if not is_count(getattr(self, field)):
+                raise ValueError(f"{field} must be an integer of at least 1, got {getattr(self, field)!r}")
         if self.hidden_size % self.num_attention_heads:
             raise ValueError(
                 f"hidden_size must be a multiple of num_attention_heads, got {self.hidden_size} "
                 f"and {self.num_attention_heads}"
             )
-        if self.sampled_pixels is not None and self.sampled_pixels < 1:
-            raise ValueError(f"sampled_pixels must be at least 1, or None for all, got {self.sampled_pixels}")
-        if self.backbone_depths is not None and (
-            len(self.backbone_depths) != 4 or min(self.backbone_depths) < 1
-        ):
+        if self.sampled_pixels is not None and not is_count(self.sampled_pixels):
             raise ValueError(
-                f"backbone_depths must be four integers of at least 1, got {self.backbone_depths}"
+                "sampled_pixels must be an integer of at least 1, or None for all, "
+                f"got {self.sampled_pixels!r}"
             )
-        if not 0 <= self.frozen_stages <= 4:
-            raise ValueError(f"frozen_stages must lie in 0 .. 4, got {self.frozen_stages}")
+        depths = self.backbone_depths
+        if depths is not None and not (
+            isinstance(depths, (list, tuple)) and len(depths) == 4 and all(is_count(d) for d in depths)
+        ):
+            raise ValueError(f"backbone_depths must be four integers of at least 1, or None, got {depths!r}")
+        if not is_count(self.frozen_stages, 0) or self.frozen_stages > 4:
+            raise ValueError(f"frozen_stages must be an integer in 0 .. 4, got {self.frozen_stages!r}")
