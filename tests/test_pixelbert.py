@@ -2,34 +2,20 @@
 
 import pytest
 import torch
-from transformers import AutoConfig, AutoModel, AutoModelForPreTraining
 
 from pixelbert_fast import PixelBERT, PixelBertConfig, PixelBertForPreTraining
+from pixelbert_fast.model import pixelbert
 from pixelbert_fast.model.outputs import PixelEmbeddings
+from tests.small_models import config, text
 
 # fp32 outputs of order 1 through four layers; what DESIGN promises for the same image in another batch.
 CLOSE = {"rtol": 1e-4, "atol": 1e-4}
-
-
-def config(**overrides):
-    small = {
-        "backbone_channels": 8,
-        "hidden_size": 32,
-        "intermediate_size": 64,
-        "vocab_size": 50,
-        "sampled_pixels": 5,
-    }
-    return PixelBertConfig.preset("tiny", **(small | overrides))
 
 
 @pytest.fixture
 def model():
     torch.manual_seed(0)
     return PixelBERT(config()).eval()
-
-
-def text(rows, words=7):
-    return torch.randint(5, 50, (rows, words), generator=torch.Generator().manual_seed(rows))
 
 
 def test_parameter_counts_of_the_papers_model():
@@ -161,6 +147,13 @@ def test_attention_maps_are_what_the_layers_use(model):
     torch.testing.assert_close(by_map, recorded["out"], rtol=1e-4, atol=1e-5)
 
 
+def test_the_configuration_can_ask_for_attention_maps():
+    model = PixelBERT(config(output_attentions=True)).eval()
+    inputs = (text(1), None, torch.randn(1, 3, 96, 96))
+    assert len(model(*inputs).attentions) == model.config.num_hidden_layers
+    assert model(*inputs, output_attentions=False).attentions is None
+
+
 def test_gradients_reach_every_parameter_of_the_backbone():
     torch.manual_seed(0)
     model = PixelBertForPreTraining(config()).train()
@@ -213,30 +206,6 @@ def test_gradient_checkpointing_changes_no_gradient():
         torch.testing.assert_close(grads[1][name], grad, rtol=1e-4, atol=1e-6, msg=name)
 
 
-def test_save_and_load_through_auto_classes(tmp_path, model):
-    model.save_pretrained(tmp_path)
-    read = AutoConfig.from_pretrained(tmp_path).to_dict() | {"_name_or_path": ""}
-    assert read == model.config.to_dict() | {"_name_or_path": ""}
-    loaded = AutoModel.from_pretrained(tmp_path)
-    assert type(loaded) is PixelBERT
-    inputs = (text(1), None, torch.randn(1, 3, 96, 96))
-    assert torch.equal(loaded.eval()(*inputs).last_hidden_state, model(*inputs).last_hidden_state)
-
-
-def test_pretraining_checkpoint_keeps_its_tie_and_serves_the_bare_model(tmp_path):
-    model = PixelBertForPreTraining(config(norm="frozen")).eval()
-    with torch.no_grad():
-        model.mlm_head.bias.normal_()
-        model.pixelbert.backbone.bn1.running_var.uniform_(0.5, 2)
-    model.save_pretrained(tmp_path)
-    loaded = AutoModelForPreTraining.from_pretrained(tmp_path).eval()
-    assert loaded.mlm_head.decoder.weight is loaded.pixelbert.embeddings.word_embeddings.weight
-    for (name, a), b in zip(model.state_dict().items(), loaded.state_dict().values(), strict=True):
-        assert torch.equal(a, b), name
-    bare = PixelBERT.from_pretrained(tmp_path)
-    assert torch.equal(bare.backbone.bn1.running_var, model.pixelbert.backbone.bn1.running_var)
-
-
 @pytest.mark.parametrize("order", ["project_pool", "pool_project"])
 def test_both_projection_orders(order):
     torch.manual_seed(0)
@@ -252,68 +221,15 @@ def test_both_projection_orders(order):
     torch.testing.assert_close(model.embed_pixels(image).values, expected, **CLOSE)
 
 
-@pytest.mark.parametrize(
-    ("inputs", "message"),
-    [
-        ({}, "either pixel_values or pixel_embeddings"),
-        ({"pixel_values": torch.zeros(1, 1, 96, 96)}, r"pixel_values must be \[B, 3, H, W\]"),
-        ({"pixel_values": torch.zeros(1, 3, 96, 96)}, "image_index is needed"),
-        (
-            {"pixel_values": torch.zeros(2, 3, 8, 96)},
-            "too small to give one pixel: each side needs at least 9 px",
-        ),
-        (
-            {"pixel_values": torch.zeros(2, 3, 96, 96), "pixel_size": torch.tensor([[96, 5], [9, 9]])},
-            "too small",
-        ),
-        (
-            {"pixel_values": torch.zeros(2, 3, 96, 96), "pixel_size": torch.tensor([[97, 96], [9, 9]])},
-            "lie within",
-        ),
-        (
-            {"pixel_values": torch.zeros(2, 3, 96, 96), "attention_mask": torch.ones(2, 6)},
-            "attention_mask must be",
-        ),
-        (
-            {"pixel_values": torch.zeros(2, 3, 96, 96), "positions": torch.full((2, 1), 36)},
-            "positions must lie in",
-        ),
-    ],
-)
-def test_wrong_inputs_are_named(model, inputs, message):
-    with pytest.raises((ValueError, IndexError), match=message):
-        model(text(2), **inputs)
-
-
-def test_smallest_image_gives_one_pixel(model):
-    assert model(text(1), None, torch.randn(1, 3, 9, 9)).positions.tolist() == [[0]]
-
-
-@pytest.mark.parametrize(
-    ("field", "value", "message"),
-    [
-        ("norm", "group", "norm must be one of batch, frozen, sync"),
-        ("backbone", "vgg", "backbone must be one of resnet18"),
-        ("output_stride", 4, "output_stride must be one of 8, 16, 32"),
-        ("num_attention_heads", 5, "multiple of num_attention_heads"),
-        ("sampled_pixels", 0, "sampled_pixels must be at least 1"),
-        ("backbone_depths", [1, 2], "four integers"),
-        ("frozen_stages", 5, "frozen_stages must lie in 0 .. 4"),
-    ],
-)
-def test_wrong_configuration_is_named(field, value, message):
-    with pytest.raises(ValueError, match=message):
-        PixelBertConfig(**{field: value})
-    changed = PixelBertConfig()
-    setattr(changed, field, value)
-    with pytest.raises(ValueError, match=message):
-        PixelBERT(changed)
-
-
-def test_presets():
-    assert PixelBertConfig.preset("x152").short_side == 600
-    assert PixelBertConfig.preset("tiny", vocab_size=77).vocab_size == 77
-    with pytest.raises(ValueError, match="preset must be one of tiny, r50, x152"):
-        PixelBertConfig.preset("huge")
-    with pytest.raises(ValueError, match="no field 'hidden'"):
-        PixelBertConfig.preset("tiny", hidden=3)
+def test_free_draws_come_from_the_cpus_generator_whatever_the_default_device(model):
+    valid_grid = torch.tensor([[6, 6]])
+    torch.manual_seed(4)
+    expected = model.train().choose(valid_grid, (6, 6), None, None)
+    torch.manual_seed(4)
+    drawn = []
+    sample = pixelbert.sample_positions
+    with pytest.MonkeyPatch.context() as patch, torch.device("meta"):
+        # Only the seed's device is under test: on "meta" nothing can be drawn.
+        patch.setattr(pixelbert, "sample_positions", lambda *_, seed, **__: drawn.append(seed))
+        model.choose(valid_grid, (6, 6), None, None)
+    assert torch.equal(sample(valid_grid, (6, 6), 5, seed=drawn[0]), expected)

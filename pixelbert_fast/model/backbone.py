@@ -179,6 +179,7 @@ class ResNet(nn.Module):
 
     def train(self, mode: bool = True) -> ResNet:
         super().train(mode)
+        self.freeze()  # once more: from_pretrained replaces the parameters and ends in eval()
         for module in self.frozen_modules():
             module.eval()
         return self
@@ -188,9 +189,10 @@ class ResNet(nn.Module):
 
         Args:
             pixel_values: ``[B, 3, H, W]`` floats.
-            pixel_size: ``[B, 2]`` each image's own height and width, or None when all fill the batch.
+            pixel_size: ``[B, 2]`` integers, each image's own height and width; None: all fill the batch.
         """
-        extent = Extent(pixel_size)
+        # As int64: the arithmetic of `size_after` would overflow a narrow dtype.
+        extent = Extent(None if pixel_size is None else pixel_size.long())
         x = extent.clear(pixel_values)
         extent = extent.after(self.conv1)
         x = self.conv1(x)

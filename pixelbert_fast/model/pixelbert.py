@@ -7,12 +7,19 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers import initialization as init
 from transformers.masking_utils import create_bidirectional_mask
-from transformers.models.bert.modeling_bert import BertEmbeddings, BertEncoder, BertPooler
+from transformers.models.bert.modeling_bert import (
+    BertEmbeddings,
+    BertEncoder,
+    BertLMPredictionHead,
+    BertPooler,
+)
 
 from ..ops import pixel_embed, sample_positions
+from ..ops.arguments import require_range
 from .attention import attention_probabilities
 from .backbone import ResNet
 from .config import PixelBertConfig
+from .inputs import integers, refuse
 from .norm import FrozenBatchNorm2d
 from .outputs import PixelBertOutput, PixelEmbeddings
 
@@ -46,6 +53,8 @@ class PixelBertPreTrainedModel(PreTrainedModel):
             # Not in a checkpoint, so they must be made again when a model is built without memory.
             init.copy_(module.position_ids, torch.arange(module.position_ids.shape[-1])[None])
             init.zeros_(module.token_type_ids)
+        elif isinstance(module, BertLMPredictionHead):
+            init.zeros_(module.bias)
         else:
             super()._init_weights(module)
 
@@ -102,14 +111,18 @@ class PixelBERT(PixelBertPreTrainedModel):
             pixel_embeddings: what :meth:`embed_pixels` returned for these images, in place of `pixel_values`.
             seed: int or 0-d int64 tensor for the draw; None takes one from torch's CPU generator.
             sample_keys: ``[S]`` integers that identify each draw; default ``0 .. S - 1``.
-            output_attentions: whether to return every layer's attention map.
+            output_attentions: whether to return every layer's attention map; None: as the configuration says.
 
         Raises:
-            ValueError: an input of the wrong shape, an image too small for one pixel, or no image at all.
+            TypeError: an index input that is no tensor of integers.
+            ValueError: an input of the wrong shape, an image too small for one pixel, no image at all, or a
+                place outside its image (on a GPU such a pixel is NaN, see :mod:`pixelbert_fast.ops`).
+            IndexError: an image or place that is not there.
         """
+        input_ids = integers("input_ids", input_ids, "[S, T]", None, None)
         sequences = input_ids.shape[0]
-        if input_ids.dim() != 2:
-            raise ValueError(f"input_ids must be [S, T], got {list(input_ids.shape)}")
+        if input_ids.shape[1] == 0:
+            raise ValueError("input_ids must hold [CLS] at least, got sequences of no word piece")
         if input_ids.shape[1] > self.config.max_position_embeddings:
             raise ValueError(
                 f"input_ids has {input_ids.shape[1]} word pieces a sequence, the model reads at most "
@@ -134,6 +147,15 @@ class PixelBERT(PixelBertPreTrainedModel):
                     "which"
                 )
             image_index = torch.arange(sequences, device=input_ids.device)
+        else:
+            image_index = integers("image_index", image_index, f"[{sequences}]", sequences)
+            require_range("forward", "image_index", image_index, 0, images, f"{images} images were given")
+        if positions is not None:
+            positions = integers("positions", positions, f"[{sequences}, K]", sequences, None)
+        if sample_keys is not None:
+            sample_keys = integers("sample_keys", sample_keys, f"[{sequences}]", sequences)
+        if output_attentions is None:
+            output_attentions = self.config.output_attentions
 
         if pixel_embeddings is None:
             pixels, positions = self.read_images(
@@ -143,17 +165,19 @@ class PixelBERT(PixelBertPreTrainedModel):
             pixels, positions = self.read_embeddings(
                 pixel_embeddings, image_index, positions, seed, sample_keys
             )
-        words = self.embeddings(input_ids=input_ids.long())
+        words = self.embeddings(input_ids=input_ids)
 
         hidden = torch.cat([words, pixels.to(words.dtype)], dim=1)
         pixel_mask = (positions >= 0).long()
         mask = torch.cat([attention_mask != 0, pixel_mask != 0], dim=1)
-        layer_mask = create_bidirectional_mask(self.config, inputs_embeds=hidden, attention_mask=mask)
+        # By place: transformers 5.0 calls the second argument input_embeds, later versions inputs_embeds.
+        layer_mask = create_bidirectional_mask(self.config, hidden, mask)
         attentions = []
         for layer in self.encoder.layer:
             if output_attentions:
                 attentions.append(attention_probabilities(layer.attention.self, hidden, mask))
-            hidden = layer(hidden, layer_mask)
+            if sequences:  # transformers' layers cannot reshape an empty batch
+                hidden = layer(hidden, layer_mask)
         hidden = hidden.masked_fill(~mask[..., None], 0)
         return PixelBertOutput(
             last_hidden_state=hidden,
@@ -178,15 +202,17 @@ class PixelBERT(PixelBertPreTrainedModel):
     def read_images(self, pixel_values, pixel_size, image_index, positions, seed, sample_keys):
         """``[S, K, D]`` tokens and ``[S, K]`` int32 places of the pixels each sequence reads."""
         valid_grid, grid = self.grids(pixel_values, pixel_size)
-        if positions is None:
-            positions = self.choose(valid_grid[image_index.long()], grid, seed, sample_keys)
-        features = self.run_backbone(pixel_values, pixel_size)
-        positions = positions.to(torch.int32)
-        return self.project(features, positions, image_index), positions
+        valid_grid = valid_grid[image_index]
+        chosen = self.choose(valid_grid, grid, seed, sample_keys) if positions is None else positions
+        pixels = self.project(self.run_backbone(pixel_values, pixel_size), chosen, image_index)
+        if positions is not None:
+            row, column = positions // grid[1], positions % grid[1]
+            outside = (positions >= 0) & ((row >= valid_grid[:, :1]) | (column >= valid_grid[:, 1:]))
+            pixels = refuse(pixels, outside, "positions names a place outside its image, in the padding")
+        return pixels, chosen.to(torch.int32)
 
     def read_embeddings(self, embeddings: PixelEmbeddings, image_index, positions, seed, sample_keys):
         """The same from tokens that were computed before."""
-        image_index = image_index.long()
         if positions is None:
             if not self.draws():
                 return embeddings.values[image_index], embeddings.positions[image_index]
@@ -195,18 +221,16 @@ class PixelBERT(PixelBertPreTrainedModel):
                     "pixel_embeddings needs valid_grid and grid to draw a sample from: take it whole from "
                     "embed_pixels, or give positions"
                 )
-            positions = self.choose(embeddings.valid_grid[image_index], embeddings.grid, seed, sample_keys)
-        positions = positions.to(torch.int32)
+            valid_grid = embeddings.valid_grid[image_index]
+            positions = self.choose(valid_grid, embeddings.grid, seed, sample_keys).long()
         # Places ascend in each row of the embeddings, so a search finds each one's column.
-        last = torch.iinfo(torch.int32).max
-        known = embeddings.positions.masked_fill(~embeddings.mask, last)[image_index].contiguous()
+        last = torch.iinfo(torch.int64).max
+        known = embeddings.positions.long().masked_fill(~embeddings.mask, last)[image_index].contiguous()
         column = torch.searchsorted(known, positions.contiguous()).clamp(max=max(known.shape[1] - 1, 0))
         pixels = embeddings.values[image_index[:, None], column]
-        wrong = (positions >= 0) & (known.gather(1, column) != positions)
-        if wrong.device.type == "cpu" and bool(wrong.any()):
-            raise ValueError("positions names a place that pixel_embeddings does not hold")
-        pixels = pixels.masked_fill(wrong[..., None], torch.nan)
-        return pixels.masked_fill((positions < 0)[..., None], 0), positions
+        wrong = (positions != -1) & (known.gather(1, column) != positions)
+        pixels = refuse(pixels, wrong, "positions names a place that pixel_embeddings does not hold")
+        return pixels.masked_fill((positions == -1)[..., None], 0), positions.to(torch.int32)
 
     def run_backbone(self, pixel_values: Tensor, pixel_size: Tensor | None) -> Tensor:
         return self.backbone(pixel_values, None if fills(pixel_size, pixel_values) else pixel_size)
@@ -229,19 +253,19 @@ class PixelBERT(PixelBertPreTrainedModel):
             raise ValueError(f"pixel_values must be [B, 3, H, W], got {list(pixel_values.shape)}")
         batch, _, height, width = pixel_values.shape
         grid = tuple(int(self.backbone.map_size(side)) // 2 for side in (height, width))
+        smallest = min(grid)
         if pixel_size is None:
             valid_grid = torch.tensor(grid, dtype=torch.int32, device=pixel_values.device).expand(batch, 2)
-            smallest = min(grid)
         else:
-            if pixel_size.shape != (batch, 2):
-                raise ValueError(f"pixel_size must be [{batch}, 2], got {list(pixel_size.shape)}")
+            pixel_size = integers("pixel_size", pixel_size, f"[{batch}, 2]", batch, 2)
             on_cpu = pixel_size.device.type == "cpu"
             if on_cpu and batch and bool((pixel_size > pixel_size.new_tensor([height, width])).any()):
                 raise ValueError(
                     f"pixel_size must lie within the batch's {height} x {width}, got {pixel_size.tolist()}"
                 )
-            valid_grid = (self.backbone.map_size(pixel_size.long()) // 2).to(torch.int32)
-            smallest = int(valid_grid.min()) if on_cpu and batch else 1
+            valid_grid = (self.backbone.map_size(pixel_size) // 2).to(torch.int32)
+            if on_cpu and batch:
+                smallest = min(smallest, int(valid_grid.min()))
             valid_grid = valid_grid.to(pixel_values.device)
         if smallest < 1:
             least = self.config.output_stride + 1  # every layer rounds up: so many pixels give two map rows
@@ -260,7 +284,7 @@ class PixelBERT(PixelBertPreTrainedModel):
         if not self.draws():
             return every_place(valid_grid, grid)
         if seed is None:
-            seed = torch.empty((), dtype=torch.int64).random_()
+            seed = torch.empty((), dtype=torch.int64, device="cpu").random_()
         if sample_keys is not None:
             sample_keys = sample_keys.to(valid_grid.device)
         return sample_positions(
@@ -283,4 +307,4 @@ def fills(pixel_size: Tensor | None, pixel_values: Tensor) -> bool:
         return True
     if pixel_size.device.type != "cpu":
         return False
-    return bool((pixel_size == pixel_size.new_tensor(pixel_values.shape[2:])).all())
+    return bool((pixel_size.long() == torch.tensor(pixel_values.shape[2:])).all())
