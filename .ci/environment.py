@@ -36,7 +36,9 @@ def main() -> int:
         return 2
     start = time.monotonic()
     wanted = fingerprint()
-    if STAMP.is_file() and STAMP.read_text(encoding="utf-8") == wanted and VENV_PYTHON.exists():
+    stamped = STAMP.is_file() and STAMP.read_text(encoding="utf-8") == wanted
+    # `make clean` deletes the native code with its record.
+    if stamped and VENV_PYTHON.exists() and BUILD_RECORD.is_file():
         return 0
     try:
         make_venv()

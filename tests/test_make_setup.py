@@ -28,6 +28,7 @@ def setup(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     monkeypatch.setattr(module, "VENV", venv)
     monkeypatch.setattr(module, "VENV_PYTHON", venv / "bin" / "python")
     monkeypatch.setattr(module, "STAMP", venv / "stamp")
+    monkeypatch.setattr(module, "BUILD_RECORD", tmp_path / "_build_record.json")
     monkeypatch.delenv("PIXELBERT_FAST_TORCH_INDEX", raising=False)
     monkeypatch.delenv("PIXELBERT_FAST_BUILD", raising=False)
     return module
@@ -128,12 +129,17 @@ def test_nothing_is_done_when_nothing_changed(setup, monkeypatch) -> None:
     setup.VENV_PYTHON.parent.mkdir(parents=True)
     setup.VENV_PYTHON.touch()
     setup.STAMP.write_text(setup.fingerprint(), encoding="utf-8")
+    setup.BUILD_RECORD.touch()
 
     def refuse(*arguments: object, **options: object) -> None:
         raise AssertionError("a process was started")
 
     monkeypatch.setattr(setup.subprocess, "run", refuse)
     assert setup.main() == 0
+    setup.BUILD_RECORD.unlink()  # as `make clean` does
+    with pytest.raises(AssertionError, match="a process was started"):
+        setup.main()
+    setup.BUILD_RECORD.touch()
     setup.STAMP.write_text("of another day", encoding="utf-8")
     with pytest.raises(AssertionError, match="a process was started"):
         setup.main()

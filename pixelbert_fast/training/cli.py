@@ -1,7 +1,8 @@
 """The training command, however it is started: by DeepSpeed's launcher, by python, as `pixelbert train`.
 
 Exit status: 0 done, 1 a failure, 2 a user's mistake, 130 stopped by Ctrl-C, 143 by SIGTERM. DeepSpeed's
-launcher passes on the status of the first process that fails (247: it was killed), and gives 1 after Ctrl-C.
+launcher passes on the status of the first process that fails (247: it was killed). At Ctrl-C it ends at once,
+with a traceback of its own, while the processes of the run finish their step and save.
 """
 
 from __future__ import annotations
