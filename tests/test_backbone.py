@@ -197,3 +197,15 @@ def test_checkpointing_changes_neither_gradients_nor_statistics():
         torch.testing.assert_close(a.grad, b.grad, msg=name)
     for (name, a), b in zip(plain.named_buffers(), saving.buffers(), strict=True):
         assert torch.equal(a, b), name
+
+
+def test_checkpointing_survives_compilation():
+    torch.manual_seed(3)
+    net = small(norm="frozen").train()
+    net.gradient_checkpointing = True
+    image = torch.randn(1, 3, 64, 64)
+    net(image).square().mean().backward()
+    expected = net.conv1.weight.grad.clone()
+    net.zero_grad()
+    torch.compile(net, backend="eager")(image).square().mean().backward()
+    torch.testing.assert_close(net.conv1.weight.grad, expected)
