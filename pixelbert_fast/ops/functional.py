@@ -44,7 +44,7 @@ def sample_positions(
         count: how many places to draw for each row.
         seed: an int, or a 0-d int64 tensor.
         keys: ``[N]`` integers that identify each draw, by default ``0 .. N - 1``. A row's places depend on
-            `seed`, its key and its valid grid alone, not on `grid` or on the other rows.
+            `seed`, its key and its valid grid alone; `grid` only numbers them, other rows do not count.
         backend: the implementation by name; None chooses.
 
     Returns:
@@ -137,7 +137,7 @@ def pixel_embed(
     Args:
         features: ``[B, C, H, W]`` backbone map, either memory format.
         positions: ``[S, K]`` integers, see :func:`pool_gather`.
-        weight: ``[D, C]`` projection.
+        weight: ``[D, C]`` projection, in the dtype of `features` (any under autocast).
         bias: ``[D]`` or None.
         embedding: ``[D]`` type embedding shared by all pixels. Bias and it are added after the maximum.
         image_index: ``[S]`` integers or None, see :func:`pool_gather`.
