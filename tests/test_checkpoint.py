@@ -233,19 +233,29 @@ def test_another_configurations_run_is_not_touched(monkeypatch, tmp_path):
     assert runs.run(configuration(tmp_path / "run", log_every=3, threads=1), ALONE, "plain").before
 
 
-def test_a_backbone_recipe_is_trained_first_and_once(monkeypatch, tmp_path, capsys):
-    recipe = tmp_path / "objects.yaml"
-    recipe.write_text("task: objects\ntraining: {steps: 3, prefetch: 0}")
+@pytest.mark.parametrize(
+    ("part", "kind", "into", "given"),
+    [
+        ("backbone", "objects", "backbone", "checkpoint/backbone.safetensors"),
+        ("checkpoint", "pretrain", "start", "checkpoint"),
+    ],
+)
+def test_a_recipe_to_start_from_is_trained_first_and_once(
+    monkeypatch, tmp_path, capsys, part, kind, into, given
+):
+    recipe = tmp_path / "earlier.yaml"
+    recipe.write_text(f"task: {kind}\ntraining: {{steps: 3, prefetch: 0}}")
     config = configuration(tmp_path / "run")
     config = config.model_copy(
-        update={"start": config.start.model_copy(update={"backbone_recipe": str(recipe)})}
+        update={"start": config.start.model_copy(update={f"{part}_recipe": str(recipe)})}
     )
-    made = []
+    made, words = [], []
 
     def make(built):
-        made.append((built.task, built.start.backbone, built.output))
+        made.append((built.task, getattr(built.start, part), built.output))
+        words.append(built.tokenizer.texts)
         task = ToyTask(built)
-        if built.task == "pretrain" and len(made) == 2:
+        if len(made) == 2:
             task.on_loss = at_call(2, lambda: os.kill(os.getpid(), signal.SIGTERM))
         return task
 
@@ -253,13 +263,14 @@ def test_a_backbone_recipe_is_trained_first_and_once(monkeypatch, tmp_path, caps
     with pytest.raises(Stopped):
         runs.run(config, ALONE, "plain")
     result = runs.run(config, ALONE, "plain")
-    folder = tmp_path / "run" / "backbone"
-    weights = str(folder / "checkpoint" / "backbone.safetensors")
-    main = ("pretrain", weights, str(tmp_path / "run"))
-    assert made == [("objects", None, str(folder)), main, main]
+    folder = tmp_path / "run" / into
+    main = ("pretrain", str(folder / given), str(tmp_path / "run"))
+    assert made == [(kind, None, str(folder)), main, main]
+    # An earlier checkpoint must know this run's words; a backbone has none.
+    assert words == [config.data.directory if part == "checkpoint" else None, None, None]
     # What is written is what was asked for, so that the same command finds the same run again.
     assert result.metrics["config"]["start"] == config.start.model_dump()
-    assert result.metrics["backbone_seconds"] > 0
+    assert result.metrics["start_seconds"] > 0
     printed = capsys.readouterr().out
     assert (printed.count("comes first"), printed.count("is trained already")) == (1, 1)
 

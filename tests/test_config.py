@@ -31,7 +31,7 @@ def test_every_recipe_of_the_package_is_valid_and_writes_under_runs(name):
 
 def test_without_arguments_the_demo_is_meant():
     assert load_config() == load_config("demo")
-    assert load_config().start.backbone_recipe in recipe_names()
+    assert load_config().start.checkpoint_recipe in recipe_names()
 
 
 def test_defaults_are_the_papers(tmp_path):

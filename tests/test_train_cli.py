@@ -201,7 +201,7 @@ def test_a_mistake_is_told_without_importing_torch(tmp_path):
         (["seed=x"], ["seed = 'x'", "the command line"]),
         (["--config"], ["--config", "expected one argument"]),
         (["data.build=null", "data.directory=nowhere/at/all", "output=OUT"], ["nowhere/at/all"]),
-        (["data.build.colour=1", "start.backbone_recipe=null", "output=OUT"], ["'colour'", "scenes"]),
+        (["data.build.colour=1", "start.checkpoint_recipe=null", "output=OUT"], ["'colour'", "scenes"]),
     ],
 )
 def test_every_mistake_is_one_sentence_and_status_2(capsys, tmp_path, monkeypatch, arguments, words):
@@ -209,7 +209,7 @@ def test_every_mistake_is_one_sentence_and_status_2(capsys, tmp_path, monkeypatc
         monkeypatch.delenv(name, raising=False)
     arguments = [a.replace("OUT", str(tmp_path / "run")) for a in arguments]
     if "data.build=null" in arguments:
-        arguments.append("start.backbone_recipe=null")
+        arguments.append("start.checkpoint_recipe=null")
     assert main(arguments) == 2
     told = capsys.readouterr().err
     assert told.startswith("error: ")
@@ -218,12 +218,15 @@ def test_every_mistake_is_one_sentence_and_status_2(capsys, tmp_path, monkeypatc
         assert word in told
 
 
-def test_a_backbone_recipe_must_be_one_of_objects(capsys, tmp_path):
-    other = tmp_path / "other.yaml"
-    other.write_text("task: pretrain\ntraining: {steps: 1}")
-    arguments = [f"output={tmp_path / 'run'}", "data.build=null", f"start.backbone_recipe={other}"]
-    assert main(["--config", "demo", *arguments]) == 2
-    assert "must be one of the task 'objects'" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("part", "kind", "needed"), [("backbone", "pretrain", "objects"), ("checkpoint", "objects", "pretrain")]
+)
+def test_a_recipe_to_start_from_must_be_one_of_its_task(capsys, tmp_path, part, kind, needed):
+    other, mine = tmp_path / "other.yaml", tmp_path / "mine.yaml"
+    other.write_text(f"task: {kind}\ntraining: {{steps: 1}}")
+    mine.write_text(f"start: {{{part}_recipe: {other}}}\ntraining: {{steps: 1}}")
+    assert main(["--config", str(mine), f"output={tmp_path / 'run'}"]) == 2
+    assert f"must be one of the task {needed!r}" in " ".join(capsys.readouterr().err.split())
 
 
 def test_local_rank_is_accepted_in_both_spellings():

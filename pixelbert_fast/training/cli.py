@@ -104,8 +104,8 @@ def closing(result: Any) -> str:
     rows = [
         *(tuple(row) for row in metrics["summary"]),
         *(
-            [("training the backbone", _duration(metrics["backbone_seconds"]))]
-            if metrics["backbone_seconds"]
+            [("training what it starts from", _duration(metrics["start_seconds"]))]
+            if metrics["start_seconds"]
             else []
         ),
         ("training", _duration(metrics["training_seconds"])),

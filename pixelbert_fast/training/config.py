@@ -61,9 +61,14 @@ class DataConfig(Section):
 
 
 class TokenizerConfig(Section):
-    """The word pieces: a saved tokenizer's directory, or None to train `size` on the set's captions."""
+    """The word pieces: a saved tokenizer's directory, or None to train `size` on captions.
+
+    Attributes:
+        texts: the built set whose training captions they are; None: the run's own.
+    """
 
     path: str | None = None
+    texts: str | None = None
     size: Count = 2000
 
 
@@ -91,6 +96,8 @@ class StartConfig(Section):
         backbone_recipe: a recipe of the task "objects" that trains such weights first, into OUTPUT/backbone.
         bert: a BERT directory for the Transformer.
         checkpoint: a checkpoint of the whole model.
+        checkpoint_recipe: a recipe of the same task that trains such a checkpoint first, into OUTPUT/start, with
+            the vocabulary of this run's captions.
         text_only: the twin that is shown no pixels, for honest comparison.
     """
 
@@ -98,12 +105,16 @@ class StartConfig(Section):
     backbone_recipe: str | None = None
     bert: str | None = None
     checkpoint: str | None = None
+    checkpoint_recipe: str | None = None
     text_only: bool = False
 
     @model_validator(mode="after")
-    def _one_backbone(self) -> StartConfig:
-        if self.backbone and self.backbone_recipe:
-            raise ValueError("give start.backbone or start.backbone_recipe, not both")
+    def _one_of_each(self) -> StartConfig:
+        for part in ("backbone", "checkpoint"):
+            if getattr(self, part) and getattr(self, f"{part}_recipe"):
+                raise ValueError(f"give start.{part} or start.{part}_recipe, not both")
+        if self.backbone_recipe and self.checkpoint_recipe:
+            raise ValueError("give start.backbone_recipe in the recipe that start.checkpoint_recipe names")
         return self
 
 

@@ -40,7 +40,8 @@ class RunFolder:
         self.metrics_file = self.path / "metrics.json"
         self.checkpoint = self.path / "checkpoint"
         self.resume = self.path / "resume"
-        self.backbone = self.path / "backbone"
+        # Runs that come before this one, by the recipes of the configuration's start.
+        self.earlier = {"backbone": self.path / "backbone", "checkpoint": self.path / "start"}
 
     def claim(
         self, config: dict[str, Any], resume: Literal["auto", "never"]

@@ -63,21 +63,25 @@ def run(config: RunConfig, ranks: Ranks, engine_name: str, *, resume: Resume = "
         return Result(ranks.first_does(folder.metrics), folder, before=True)
     _set_threads(config, ranks)
     prepare_data(config, ranks)
-    backbone_seconds = 0.0
+    start_seconds = 0.0
     prepared = config
-    if config.start.backbone_recipe:
-        backbone = _train_backbone(config, folder, ranks, engine_name, resume if found == "new" else "auto")
-        backbone_seconds = backbone["total_seconds"]
-        # The file that the task "objects" saves its backbone in.
-        weights = str(Path(backbone["checkpoint"]) / "backbone.safetensors")
-        start = config.start.model_copy(update={"backbone": weights, "backbone_recipe": None})
-        prepared = config.model_copy(update={"start": start})
+    for part in ("backbone", "checkpoint"):
+        name = getattr(config.start, f"{part}_recipe")
+        if name:
+            again = resume if found == "new" else "auto"
+            earlier = _train_earlier(part, name, config, folder, ranks, engine_name, again)
+            start_seconds += earlier["total_seconds"]
+            result = Path(earlier["checkpoint"])
+            # The file that the task "objects" saves its backbone in.
+            given = result / "backbone.safetensors" if part == "backbone" else result
+            start = config.start.model_copy(update={part: str(given), f"{part}_recipe": None})
+            prepared = config.model_copy(update={"start": start})
 
     seed_all(config.seed)
     task = _make_task(prepared)
     engine, position = _trained(task, prepared, described, folder, ranks, engine_name)
     try:
-        metrics = _concluded(task, engine, position, config, folder, ranks, began, backbone_seconds)
+        metrics = _concluded(task, engine, position, config, folder, ranks, began, start_seconds)
     finally:
         engine.close()
     return Result(metrics, folder, before=False)
@@ -113,19 +117,33 @@ def _make_task(config: RunConfig) -> Any:
     return make_task(config)
 
 
-def _train_backbone(
-    config: RunConfig, folder: RunFolder, ranks: Ranks, engine_name: str, resume: Resume
+def _train_earlier(
+    part: str,
+    name: str,
+    config: RunConfig,
+    folder: RunFolder,
+    ranks: Ranks,
+    engine_name: str,
+    resume: Resume,
 ) -> dict[str, Any]:
-    recipe = load_config(config.start.backbone_recipe, [f"output={folder.backbone}"])
-    if recipe.task != "objects":
+    """The metrics of the run, by the recipe `name`, whose result this one starts from."""
+    into = folder.earlier[part]
+    overrides = [f"output={into}"]
+    if config.training.threads:
+        overrides.append(f"training.threads={config.training.threads}")
+    if part == "checkpoint":
+        overrides.append(f"tokenizer.texts={config.data.directory}")
+    recipe = load_config(name, overrides)
+    task = "objects" if part == "backbone" else config.task
+    if recipe.task != task:
         raise UserError(
-            f"start.backbone_recipe = {config.start.backbone_recipe!r} is a recipe of the task"
-            f" {recipe.task!r}; it must be one of the task 'objects'"
+            f"start.{part}_recipe = {name!r} is a recipe of the task {recipe.task!r}; it must be one of the task"
+            f" {task!r}"
         )
     if ranks.first:
-        there = RunFolder(folder.backbone).metrics_file.is_file() and resume == "auto"
+        there = RunFolder(into).metrics_file.is_file() and resume == "auto"
         done = "is trained already" if there else "comes first"
-        print(f"the backbone, by the recipe {config.start.backbone_recipe!r}, {done}", flush=True)
+        print(f"the {part} to start from, by the recipe {name!r}, {done}", flush=True)
     return run(recipe, ranks, engine_name, resume=resume).metrics
 
 
@@ -236,7 +254,7 @@ def _concluded(
     folder: RunFolder,
     ranks: Ranks,
     began: float,
-    backbone_seconds: float,
+    start_seconds: float,
 ) -> dict[str, Any]:
     measured = evaluated(task, engine, config, ranks)
 
@@ -251,9 +269,9 @@ def _concluded(
             "steps": position.step,
             "pairs": position.pairs,
             "training_seconds": round(position.seconds, 3),
-            "backbone_seconds": round(backbone_seconds, 3),
+            "start_seconds": round(start_seconds, 3),
             # The training of earlier sittings is in it, their preparations are not.
-            "total_seconds": round(max(now - began, position.seconds + backbone_seconds), 3),
+            "total_seconds": round(max(now - began, position.seconds + start_seconds), 3),
             "checkpoint": str(folder.checkpoint),
             "processes": ranks.world,
             "versions": versions(),

@@ -53,7 +53,9 @@ class PretrainingTask:
         if saved:
             self.tokenizer = load_tokenizer(saved)
         else:
-            texts = (text for own in train["captions"][:] for text in own)
+            other = config.tokenizer.texts
+            spoken = open_set(other).split("train") if other else train
+            texts = (text for own in spoken["captions"][:] for text in own)
             self.tokenizer = train_wordpiece(texts, config.tokenizer.size)
         objectives = config.objectives
         built = model_config(
