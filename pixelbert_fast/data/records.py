@@ -76,7 +76,7 @@ def write_card(directory: Path | str, card: dict) -> None:
 def read_card(directory: Path | str) -> dict | None:
     """The card of a built set, or None where the directory holds none of ours.
 
-    Raises UserError for a card of a later version.
+    Raises UserError for a card of a later version, or a damaged one.
     """
     try:
         card = json.loads(Path(directory, CARD).read_text(encoding="utf-8"))
@@ -84,6 +84,8 @@ def read_card(directory: Path | str) -> dict | None:
         return None
     if not isinstance(card, dict) or card.get("format") != FORMAT:
         return None
+    if card.get("version") == VERSION and not isinstance(card.get("counts"), dict):
+        raise UserError(f"{directory}/{CARD} is damaged, it has no counts: build the set again")
     if card.get("version") != VERSION:
         raise UserError(
             f"{directory} is a data set of format version {card.get('version')}, this program reads version "
