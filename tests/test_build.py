@@ -270,6 +270,9 @@ def test_open_set_tells_what_is_wrong(tmp_path):
     (tmp_path / "other" / "card.json").write_text(json.dumps({**card, "version": 99}))
     with pytest.raises(UserError, match="format version 99"):
         open_set(tmp_path / "other")
+    records.write_card(tmp_path / "other", {"name": "toy"})
+    with pytest.raises(UserError, match=r"card\.json is damaged, it has no counts: build the set again"):
+        open_set(tmp_path / "other")
 
     build_set(Toy(), tmp_path / "set", workers=1)
     built = open_set(tmp_path / "set")
