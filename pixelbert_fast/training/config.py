@@ -96,8 +96,8 @@ class StartConfig(Section):
         backbone_recipe: a recipe of the task "objects" that trains such weights first, into OUTPUT/backbone.
         bert: a BERT directory for the Transformer.
         checkpoint: a checkpoint of the whole model.
-        checkpoint_recipe: a recipe of the same task that trains such a checkpoint first, into OUTPUT/start, with
-            the vocabulary of this run's captions.
+        checkpoint_recipe: a recipe of the same task that trains such a checkpoint first, into OUTPUT/start,
+            with the vocabulary of this run's captions.
         text_only: the twin that is shown no pixels, for honest comparison.
     """
 

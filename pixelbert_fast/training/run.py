@@ -137,8 +137,8 @@ def _train_earlier(
     task = "objects" if part == "backbone" else config.task
     if recipe.task != task:
         raise UserError(
-            f"start.{part}_recipe = {name!r} is a recipe of the task {recipe.task!r}; it must be one of the task"
-            f" {task!r}"
+            f"start.{part}_recipe = {name!r} is a recipe of the task {recipe.task!r}; it must be one of the"
+            f" task {task!r}"
         )
     if ranks.first:
         there = RunFolder(into).metrics_file.is_file() and resume == "auto"
