@@ -246,14 +246,15 @@ def test_a_recipe_to_start_from_is_trained_first_and_once(
     recipe = tmp_path / "earlier.yaml"
     recipe.write_text(f"task: {kind}\ntraining: {{steps: 3, prefetch: 0}}")
     config = configuration(tmp_path / "run")
-    config = config.model_copy(
-        update={"start": config.start.model_copy(update={f"{part}_recipe": str(recipe)})}
-    )
-    made, words = [], []
+    start = config.start.model_copy(update={f"{part}_recipe": str(recipe), "text_only": True})
+    objectives = config.objectives.model_copy(update={"itm": False})
+    config = config.model_copy(update={"start": start, "objectives": objectives})
+    made, words, learns = [], [], []
 
     def make(built):
         made.append((built.task, getattr(built.start, part), built.output))
         words.append(built.tokenizer.texts)
+        learns.append((built.objectives.mlm, built.objectives.itm, built.start.text_only))
         task = ToyTask(built)
         if len(made) == 2:
             task.on_loss = at_call(2, lambda: os.kill(os.getpid(), signal.SIGTERM))
@@ -268,6 +269,9 @@ def test_a_recipe_to_start_from_is_trained_first_and_once(
     assert made == [(kind, None, str(folder)), main, main]
     # An earlier checkpoint must know this run's words; a backbone has none.
     assert words == [config.data.directory if part == "checkpoint" else None, None, None]
+    # Nor may it have learnt from what this run leaves out.
+    own = (True, False, True)
+    assert learns == [own if part == "checkpoint" else (True, True, False), own, own]
     # What is written is what was asked for, so that the same command finds the same run again.
     assert result.metrics["config"]["start"] == config.start.model_dump()
     assert result.metrics["start_seconds"] > 0

@@ -45,7 +45,6 @@ class DataConfig(Section):
         short_side, long_side: pixels; an image's short side becomes the one, unless its long side would pass
             the other (None: the model preset's).
         size_divisor: both sides are multiples of it.
-        validation_split, test_split: the names of the splits.
     """
 
     directory: str = "data/scenes"
@@ -56,8 +55,6 @@ class DataConfig(Section):
     short_side: Count | None = None
     long_side: Count | None = None
     size_divisor: Count = 1
-    validation_split: str = "val"
-    test_split: str = "test"
 
 
 class TokenizerConfig(Section):
@@ -96,8 +93,8 @@ class StartConfig(Section):
         backbone_recipe: a recipe of the task "objects" that trains such weights first, into OUTPUT/backbone.
         bert: a BERT directory for the Transformer.
         checkpoint: a checkpoint of the whole model.
-        checkpoint_recipe: a recipe of the same task that trains such a checkpoint first, into OUTPUT/start,
-            with the vocabulary of this run's captions.
+        checkpoint_recipe: a recipe of the same task that trains such a checkpoint first, into
+            OUTPUT/start, with the vocabulary of this run's captions, its objectives and its `text_only`.
         text_only: the twin that is shown no pixels, for honest comparison.
     """
 

@@ -132,7 +132,13 @@ def _train_earlier(
     if config.training.threads:
         overrides.append(f"training.threads={config.training.threads}")
     if part == "checkpoint":
-        overrides.append(f"tokenizer.texts={config.data.directory}")
+        # It must know this run's words, and have learnt from nothing that this run leaves out.
+        overrides += [
+            f"tokenizer.texts={config.data.directory}",
+            f"objectives.mlm={config.objectives.mlm}",
+            f"objectives.itm={config.objectives.itm}",
+            f"start.text_only={config.start.text_only}",
+        ]
     recipe = load_config(name, overrides)
     task = "objects" if part == "backbone" else config.task
     if recipe.task != task:
