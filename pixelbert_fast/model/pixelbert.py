@@ -66,6 +66,9 @@ class PixelBERT(PixelBertPreTrainedModel):
     sample of places in training mode (section 3.4), plus one type embedding shared by all pixels.
     """
 
+    # A checkpoint of a task model serves too; its heads are none of this model's business.
+    _keys_to_ignore_on_load_unexpected = [r"^mlm_head\.", r"^itm_head\."]
+
     def __init__(self, config: PixelBertConfig):
         super().__init__(config)
         config.check()

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from random import Random
 
 from pixelbert_fast.data.build import Plan
+from pixelbert_fast.data.options import check_picture_options
 from pixelbert_fast.data.records import NO_RETRIEVAL_CAPTION
 from pixelbert_fast.data.scenes import captions
 from pixelbert_fast.data.scenes.drawing import draw_picture, encode
@@ -13,7 +14,6 @@ from pixelbert_fast.data.scenes.layout import Picture, sample_object, sample_pic
 from pixelbert_fast.data.scenes.lexicon import ATTRIBUTES, HELD_OUT, noun_phrase, word_categories
 from pixelbert_fast.data.scenes.pairs import state_pairs
 from pixelbert_fast.data.scenes.questions import ask
-from pixelbert_fast.errors import UserError
 
 # Raised whenever the same options give other records, so that an older set is not taken for a current one.
 REVISION = 1
@@ -31,17 +31,9 @@ class _Generated:
     provenance: str
 
     def __init__(self, images: int, seed: int, size: int, quality: int):
-        limits = {
-            "images": (images, LEAST_IMAGES, 100_000_000),
-            "seed": (seed, 0, 2**63 - 1),
-            "size": (size, 32, 2048),
-            "quality": (quality, 1, 100),
-        }
-        for option, (value, least, most) in limits.items():
-            if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
-                raise UserError(
-                    f"{self.name}: {option} must be a whole number from {least} to {most}, not {value!r}"
-                )
+        check_picture_options(
+            self.name, least_images=LEAST_IMAGES, images=images, seed=seed, size=size, quality=quality
+        )
         self.images, self.seed, self.size, self.quality = images, seed, size, quality
 
     def options(self) -> dict:

@@ -8,6 +8,7 @@ from functools import cached_property
 from random import Random
 
 from pixelbert_fast.data.build import Dropped, Plan
+from pixelbert_fast.data.options import check_picture_options
 from pixelbert_fast.data.records import NO_RETRIEVAL_CAPTION
 from pixelbert_fast.data.tuxpaint import ground, sentences
 from pixelbert_fast.data.tuxpaint.collection import HOW_TO_GET_IT, Collection, Stamp, read_collection
@@ -62,17 +63,9 @@ class _Composed:
     licence = "GPL-2.0-only, as the photographs"
 
     def __init__(self, source, images: int, seed: int, size: int, quality: int):
-        limits = {
-            "images": (images, LEAST_IMAGES, 100_000_000),
-            "seed": (seed, 0, 2**63 - 1),
-            "size": (size, 32, 2048),
-            "quality": (quality, 1, 100),
-        }
-        for option, (value, least, most) in limits.items():
-            if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
-                raise UserError(
-                    f"{self.name}: {option} must be a whole number from {least} to {most}, not {value!r}"
-                )
+        check_picture_options(
+            self.name, least_images=LEAST_IMAGES, images=images, seed=seed, size=size, quality=quality
+        )
         if source is None:
             raise UserError(
                 f"{self.name} is made from Tux Paint's stamps and needs their folder: {HOW_TO_GET_IT}"
