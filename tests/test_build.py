@@ -239,6 +239,39 @@ def test_what_is_in_the_way_is_named(tmp_path):
     assert build_set(Toy(), tmp_path / "empty", workers=1).counts["train"] == 10
 
 
+def test_a_symbolic_link_is_followed(tmp_path):
+    (tmp_path / "big").mkdir()
+    for name in ("there", "missing"):
+        (tmp_path / name).symlink_to(tmp_path / "big" / name)
+    (tmp_path / "big" / "there").mkdir()
+    for name in ("there", "missing"):
+        assert build_set(Toy(), tmp_path / name, workers=1).counts["train"] == 10
+        assert open_set(tmp_path / "big" / name).card["name"] == "toy"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["big", "missing", "there"]
+
+
+def test_a_mount_point_is_refused_before_anything_is_rendered(tmp_path, monkeypatch):
+    # A set takes its name by a rename, which nothing can do onto a mount point.
+    (tmp_path / "disk").mkdir()
+    monkeypatch.setattr(Path, "is_mount", lambda path: path.name == "disk")
+    builder = Toy()
+    with pytest.raises(UserError, match=r"disk is where a file system is mounted.*below it"):
+        build_set(builder, tmp_path / "disk", workers=1)
+    assert not builder.rendered
+    assert build_set(builder, tmp_path / "disk" / "set", workers=1).counts["train"] == 10
+
+
+def test_a_disk_that_is_full_from_the_start_is_told(tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "write_text", full)
+        with pytest.raises(RunError, match=r"set failed.*No space left on device.*resumes"):
+            build_set(Toy(), tmp_path / "set", workers=1)
+    assert build_set(Toy(), tmp_path / "set", workers=1).counts["train"] == 10
+
+
 def test_a_failure_while_rendering_is_told_and_can_be_resumed(tmp_path):
     class Failing(Toy):
         def render(self, spec):

@@ -125,33 +125,35 @@ def build_set(
     if block < 1:
         raise ValueError(f"block must be at least 1, not {block}")
     out = Path(out)
-    if out.name in ("", ".."):
+    if out.name in ("", "..") or out.is_symlink():
         out = out.resolve()
     identity = {"name": builder.name, "options": json.loads(json.dumps(builder.options()))}
     done = _finished(out, identity)
     if done is not None:
         return done
+    if out.is_mount():
+        raise UserError(f"{out} is where a file system is mounted, name a directory below it")
     partial = out.parent / (out.name + ".partial")
-    with _claimed(partial, {**identity, "version": VERSION}, block, out) as block:
-        # Another process may have finished it between the look above and the lock.
-        done = _finished(out, identity)
-        if done is not None:
-            shutil.rmtree(partial)
-            return done
-        plan = builder.plan()
-        blocks = _plan_blocks(plan, block)
-        progress = progress or (lambda advance, total: None)
-        try:
+    try:
+        with _claimed(partial, {**identity, "version": VERSION}, block, out) as block:
+            # Another process may have finished it between the look above and the lock.
+            done = _finished(out, identity)
+            if done is not None:
+                shutil.rmtree(partial)
+                return done
+            plan = builder.plan()
+            blocks = _plan_blocks(plan, block)
+            progress = progress or (lambda advance, total: None)
             render_blocks(builder, blocks, partial, workers or _cpus(), progress)
             report = _assemble(plan, blocks, partial, identity)
             if out.exists():
                 out.rmdir()
             os.rename(partial / "set", out)
-        except OSError as error:
-            raise RunError(
-                f"building {out} failed ({error}): put that right and run the same build, it resumes"
-            ) from error
-        shutil.rmtree(partial)
+            shutil.rmtree(partial)
+    except OSError as error:
+        raise RunError(
+            f"building {out} failed ({error}): put that right and run the same build, it resumes"
+        ) from error
     report.directory = out
     return report
 
