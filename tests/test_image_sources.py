@@ -83,6 +83,13 @@ def test_bfloat16_tensor():
     assert np.abs(result.astype(int) - rgb).max() <= 1
 
 
+def test_tensors_without_plain_values_are_refused():
+    for tensor in (torch.rand(3, 4, 5, device="meta"), torch.rand(4, 5).to_sparse()):
+        with pytest.raises(UserError, match=r"^image tensor of shape \[.*4, 5\] cannot be read: "):
+            to_rgb(tensor)
+    assert to_rgb(torch.ones(3, 4, 5).to(torch.float8_e4m3fn)).min() == 255
+
+
 def test_grey_arrays():
     grey = noise(4, 5)
     expected = np.repeat(grey[..., None], 3, axis=2)

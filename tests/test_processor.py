@@ -100,6 +100,12 @@ def test_texts_are_tokenized_and_padded_on_the_right(processor):
     ]
 
 
+@pytest.mark.parametrize("text", [5, b"a", {"a": 1}, ["a", None]])
+def test_what_is_no_text_is_refused(processor, text):
+    with pytest.raises(UserError, match=r"text(\[1\])? is of type (int|bytes|dict|NoneType): .* string"):
+        processor(text=text)
+
+
 def test_images_and_texts_together(processor):
     batch = processor(images=picture(32, 32), text=["a red circle", "a square"])
     assert set(batch) == {"input_ids", "attention_mask", "pixel_values", "pixel_size"}
@@ -242,7 +248,7 @@ def test_wrong_options_are_named(options, words):
     [
         ({}, "given nothing"),
         ({"text": []}, "empty list"),
-        ({"text": ["a", 3]}, r"text\[1\] is a int"),
+        ({"text": ["a", 3]}, r"text\[1\] is of type int"),
         ({"text": ["a"], "padding": "left"}, "padding"),
         ({"text": ["a"], "max_length": 2}, "at least 3"),
         ({"text": ["a"], "max_length": "8"}, "'8'"),

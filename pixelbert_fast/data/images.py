@@ -68,9 +68,15 @@ def to_rgb(image: Any, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
         return _from_path(image, max_pixels)
     torch = sys.modules.get("torch")  # a tensor cannot exist unless torch was imported
     if torch is not None and isinstance(image, torch.Tensor):
-        image = image.detach().cpu()
-        array = (image.float() if image.dtype == torch.bfloat16 else image).numpy()
-        return _from_array(array, f"tensor of shape {list(array.shape)}", channels_first=True)
+        name = f"tensor of shape {list(image.shape)}"
+        try:
+            image = image.detach().cpu()
+            # Of the narrow floats NumPy knows only float16.
+            narrow = image.is_floating_point() and image.element_size() < 4
+            array = (image.float() if narrow else image).numpy()
+        except (NotImplementedError, RuntimeError, TypeError) as error:  # meta, sparse, quantised
+            raise UserError(f"image {name} cannot be read: {_reason(error)}") from error
+        return _from_array(array, name, channels_first=True)
     if isinstance(image, np.ndarray) or hasattr(image, "__array__"):
         array = np.asarray(image)
         return _from_array(array, f"array of shape {list(array.shape)}", channels_first=False)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, TypedDict
 
 import numpy as np
@@ -221,10 +221,12 @@ class PixelBertProcessor(ProcessorMixin):
         truncation: bool = True,
     ) -> EncodedTexts:
         """Tokenize one text or a list; options as in `__call__`. Cut texts are marked, and counted."""
+        if not isinstance(text, Iterable) or isinstance(text, (bytes, Mapping)):
+            raise UserError(f"text is of type {type(text).__name__}: give a string or a list of strings")
         texts = [text] if isinstance(text, str) else list(text)
         for place, entry in enumerate(texts):
             if not isinstance(entry, str):
-                raise UserError(f"text[{place}] is a {type(entry).__name__}: texts must be strings")
+                raise UserError(f"text[{place}] is of type {type(entry).__name__}: texts must be strings")
         if not texts:
             raise UserError("text is an empty list: give at least one text")
         if padding not in (True, "longest", "max_length"):
