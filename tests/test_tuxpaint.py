@@ -17,6 +17,7 @@ from pixelbert_fast.data.records import NO_RETRIEVAL_CAPTION, open_set
 from pixelbert_fast.data.tuxpaint import captions, compose, cutouts, ground
 from pixelbert_fast.data.tuxpaint.builder import Tuxpaint, TuxpaintObjects, held_out
 from pixelbert_fast.data.tuxpaint.collection import read_collection
+from pixelbert_fast.data.tuxpaint.sentences import word_categories
 from pixelbert_fast.errors import UserError
 from tests.tuxpaint_stamps import GOOD, add, blob, make_stamps
 
@@ -210,6 +211,11 @@ def test_the_card_names_words_and_counts(built, stamps):
     assert {"animal", "animals", "hammer", "instrument", "apple"} <= set(words["noun"])
     assert not set(words["noun"]) & set(words["colour"])
     assert {"brown", "green", "red", "yellow"} <= set(words["colour"])
+    # "a sliced orange" names a fruit.
+    words_of_fruit = word_categories(["sliced orange", "silver gull"])
+    assert "orange" in words_of_fruit["noun"]
+    assert "orange" not in words_of_fruit["colour"]
+    assert "silver" in words_of_fruit["colour"]
     assert words["number"] == ["two", "three"]
     assert card["captions_per_image"] == 5
     assert card["collection"]["photographs"] == len(GOOD)

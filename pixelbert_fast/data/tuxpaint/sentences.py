@@ -28,8 +28,8 @@ _NUMBERS = ("no", "one", "two", "three")
 
 # Words of object names that are no content words.
 _FUNCTION_WORDS = frozenset(("of",))
-# Colours that object names use beside those of the grounds.
-_OTHER_COLOURS = ("black", "orange", "red", "silver", "white")
+# Colours that object names use beside those of the grounds; "orange" is a fruit in all of them.
+_OTHER_COLOURS = ("black", "red", "silver", "white")
 
 Caption = tuple[str, dict]
 
