@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from . import backends
 from .arguments import (
     FLOATS,
     INTEGERS,
@@ -24,7 +25,6 @@ from .pool_gather_reference import pool_gather_reference
 from .sample_positions_reference import sample_positions_reference
 
 ORDERS = ("project_pool", "pool_project")
-BACKENDS = ("reference",)
 
 
 def sample_positions(
@@ -57,7 +57,7 @@ def sample_positions(
         TypeError, ValueError, IndexError: a wrong argument, named in the message.
     """
     op = "sample_positions"
-    require_backend(op, backend)
+    backends.require_name(op, backend)
     require_tensor(op, "valid_grid", valid_grid, 2, INTEGERS, "[N, 2]")
     if valid_grid.shape[1] != 2:
         raise ValueError(f"{op}: valid_grid must be [N, 2] (rows, columns), got {described(valid_grid)}")
@@ -115,7 +115,7 @@ def pool_gather(
             such a row comes out NaN).
     """
     op = "pool_gather"
-    require_backend(op, backend)
+    backends.require_name(op, backend)
     require_gather_arguments(op, features, positions, image_index)
     require_vector(op, "embedding", embedding, features.shape[1], features)
     return pool_gather_reference(features, positions, embedding, image_index=image_index)
@@ -152,7 +152,7 @@ def pixel_embed(
         TypeError, ValueError, IndexError: as :func:`pool_gather`.
     """
     op = "pixel_embed"
-    require_backend(op, backend)
+    backends.require_name(op, backend)
     require_gather_arguments(op, features, positions, image_index)
     require_tensor(op, "weight", weight, 2, FLOATS, "[D, C]")
     if weight.shape[1] != features.shape[1]:
@@ -171,9 +171,3 @@ def pixel_embed(
     return pixel_embed_reference(
         features, positions, weight, bias, embedding, image_index=image_index, order=order
     )
-
-
-def require_backend(op: str, backend: str | None) -> None:
-    """Raises ValueError when a backend is asked for by a name that is not known."""
-    if backend is not None and backend not in BACKENDS:
-        raise ValueError(f"{op}: backend must be one of {', '.join(BACKENDS)} (or None), got {backend!r}")
