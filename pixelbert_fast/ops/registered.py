@@ -225,7 +225,7 @@ pixel_embed.register_autograd(_pixel_embed_gradients, setup_context=_pixel_embed
 def _refuse_second_derivatives(name: str):
     def refuse(ctx, *_):
         raise RuntimeError(
-            f"{name}: its gradient cannot be differentiated again; use backend='reference' where you need that"
+            f"{name}: its gradient cannot be differentiated again; use backend='reference' for that"
         )
 
     return refuse
