@@ -64,13 +64,12 @@ CONFIGURATIONS: dict[tuple[str, str], tuple[Configuration, ...]] = {
         Configuration((128, 8)),
         Configuration((32, 32)),
     ),
-    # Four accumulators of rows x dimensions float32: 64 x 64 is 128 registers a thread at 4 warps.
+    # Four accumulators of rows x dimensions float32: 64 x 128 is 128 registers a thread at 8 warps.
     ("project_pool", "16-bit"): (
-        Configuration((64, 64, 32), num_warps=4, num_stages=3),
-        Configuration((64, 64, 64), num_warps=4, num_stages=3),
         Configuration((64, 128, 32), num_warps=8, num_stages=3),
+        Configuration((64, 64, 32), num_warps=4, num_stages=3),
         Configuration((64, 128, 64), num_warps=8, num_stages=3),
-        Configuration((32, 128, 64), num_warps=8, num_stages=3),
+        Configuration((64, 64, 32), num_warps=4, num_stages=4),
     ),
     ("project_pool", "32-bit"): (
         Configuration((32, 32, 32), num_warps=4, num_stages=2),
@@ -79,12 +78,12 @@ CONFIGURATIONS: dict[tuple[str, str], tuple[Configuration, ...]] = {
     ),
     ("pool_project", "16-bit"): (
         Configuration((64, 128, 32), num_warps=8, num_stages=3),
-        Configuration((64, 64, 64), num_warps=4, num_stages=3),
-        Configuration((128, 128, 32), num_warps=8, num_stages=3),
+        Configuration((64, 256, 32), num_warps=8, num_stages=3),
+        Configuration((32, 128, 64), num_warps=8, num_stages=3),
     ),
     ("pool_project", "32-bit"): (
         Configuration((32, 32, 32), num_warps=4, num_stages=2),
-        Configuration((64, 32, 32), num_warps=4, num_stages=2),
+        Configuration((32, 64, 32), num_warps=4, num_stages=2),
         Configuration((64, 64, 32), num_warps=8, num_stages=2),
     ),
 }
@@ -136,6 +135,12 @@ def fastest(options: list[Configuration], run: Callable[[Configuration], None]) 
         except OutOfResources:
             continue
     return min(times, key=times.__getitem__) if times else options[0]
+
+
+def sampling_configuration(places: int) -> Configuration:
+    """`sample_positions`: one block that covers the grid, 16 of its places a thread while there are warps."""
+    block = max(power_of_two(places), 16)
+    return Configuration((block,), num_warps=min(max(block // 512, 1), 16))
 
 
 def power_of_two(size: int) -> int:

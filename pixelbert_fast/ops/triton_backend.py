@@ -26,7 +26,7 @@ def why_not(op: str, device_type: str, dtype: torch.dtype) -> str | None:
 def sample_positions(
     valid_grid: Tensor, grid: tuple[int, int], count: int, seed: Tensor, keys: Tensor | None
 ) -> Tensor:
-    from ..kernels.configurations import power_of_two
+    from ..kernels.configurations import sampling_configuration
     from ..kernels.sample_positions import sample_positions_kernel
 
     places = grid[0] * grid[1]
@@ -35,7 +35,7 @@ def sample_positions(
     rows = valid_grid.shape[0]
     out = torch.empty(rows, count, dtype=torch.int32, device=valid_grid.device)
     if out.numel():
-        block = max(power_of_two(places), 16)
+        configuration = sampling_configuration(places)
         with on_device(valid_grid):
             sample_positions_kernel[(rows,)](
                 valid_grid,
@@ -46,8 +46,8 @@ def sample_positions(
                 max(grid[1], 1),
                 count,
                 KEYED=keys is not None,
-                BLOCK=block,
-                num_warps=min(max(block // 512, 1), 16),
+                BLOCK=configuration.blocks[0],
+                num_warps=configuration.num_warps,
             )
     return out
 
