@@ -91,7 +91,7 @@ def _extension(machine: _build.Machine, *, optional: bool) -> Any:
     return CppExtension(
         _NAME,
         list(machine.cpp_sources),
-        # -Wno-psabi: vectors are passed only between functions that are always inlined.
+        # -Wno-psabi: vectors are passed only to functions that are always inlined.
         extra_compile_args={"cxx": [*_FLAGS, "-Wno-psabi"]},
         depends=list(machine.headers),
         py_limited_api=True,
