@@ -78,7 +78,7 @@ def constants(kernel: str, variant: str, configuration: Configuration) -> dict[s
             "stride_weight_c": 1,
             "INDEXED": True,
             "PROJECT_FIRST": kernel == "project_pool",
-            "PRECISION": "ieee" if variant == "16-bit" else "tf32",
+            "PRECISION": "tf32" if variant == "tf32" else "ieee",
             "FACTOR": tl.bfloat16 if variant == "16-bit" else tl.float32,
             "WIDE": tl.float32,
             "BLOCK_ROWS": blocks[0],
@@ -119,7 +119,7 @@ def compiled(kernel: str, variant: str, configuration: Configuration, target: GP
     """The kernel as Triton compiles it for `target`."""
     function = KERNELS[kernel]
     fixed = constants(kernel, variant, configuration)
-    element = "*fp32" if variant == "32-bit" else "*bf16"
+    element = "*fp32" if variant in ("32-bit", "tf32") else "*bf16"
     floats = {"features", "weight", "vector", "embedding", "out", "grad_out", "grad_features"}
     signature, attributes = {}, {}
     for index, name in enumerate(function.arg_names):
@@ -191,8 +191,8 @@ def report(found: list[dict]) -> str:
         "registers a thread / spills / KiB of shared memory a program. Spills are bytes (from the cubin's",
         "resource report) on sm_80, sm_90 and sm_100, registers (from the assembly's metadata) on gfx942.",
         "A cell in brackets asks for more shared memory than the device has (163, 227, 227 and 64 KiB):",
-        "a search passes over it. bfloat16, except 32-bit: float32 with tf32 products. The first line of a",
-        "kernel and variant is the stored default.",
+        "a search passes over it. bfloat16, except 32-bit (float32) and tf32 (float32, factors rounded). The",
+        "first line of a kernel and variant is the stored default.",
         "",
         f"| kernel | variant | blocks | warps | stages | {' | '.join(TARGETS)} |",
         f"|---|---|---|---|---|{'---|' * len(TARGETS)}",

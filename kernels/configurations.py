@@ -1,7 +1,7 @@
 """Block sizes of every kernel: stored defaults, and the candidates of a search that runs only when asked for.
 
-A variant is what changes how a kernel reads memory: the memory format for the kernels that gather, the
-element size for the ones that multiply.
+A variant is what changes how a kernel reads memory: the memory format for the kernels that gather; for
+the ones that multiply, their factors: of 16 bits, of 32 in full ("32-bit"), or rounded to tf32.
 """
 
 from __future__ import annotations
@@ -76,6 +76,11 @@ CONFIGURATIONS: dict[tuple[str, str], tuple[Configuration, ...]] = {
         Configuration((64, 32, 32), num_warps=4, num_stages=2),
         Configuration((64, 64, 32), num_warps=8, num_stages=2),
     ),
+    ("project_pool", "tf32"): (
+        Configuration((64, 64, 32), num_warps=8, num_stages=2),
+        Configuration((64, 32, 32), num_warps=4, num_stages=2),
+        Configuration((32, 32, 32), num_warps=4, num_stages=2),
+    ),
     ("pool_project", "16-bit"): (
         Configuration((64, 128, 32), num_warps=8, num_stages=3),
         Configuration((64, 256, 32), num_warps=8, num_stages=3),
@@ -83,8 +88,13 @@ CONFIGURATIONS: dict[tuple[str, str], tuple[Configuration, ...]] = {
     ),
     ("pool_project", "32-bit"): (
         Configuration((32, 32, 32), num_warps=4, num_stages=2),
-        Configuration((32, 64, 32), num_warps=4, num_stages=2),
+        Configuration((32, 64, 32), num_warps=8, num_stages=2),
+        Configuration((16, 64, 32), num_warps=4, num_stages=2),
+    ),
+    ("pool_project", "tf32"): (
         Configuration((64, 64, 32), num_warps=8, num_stages=2),
+        Configuration((32, 64, 32), num_warps=4, num_stages=2),
+        Configuration((32, 32, 32), num_warps=4, num_stages=2),
     ),
 }
 

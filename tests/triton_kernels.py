@@ -175,16 +175,20 @@ def test_slices_of_a_larger_tensor_are_read_in_place(order):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize(
-    ("shape", "dimensions"), [((2, 5, 6, 8), 3), ((3, 70, 5, 9), 33), ((1, 3, 2, 3), 65)]
+    ("shape", "dimensions", "layout"),
+    [
+        ((2, 5, 6, 8), 3, LAYOUTS[0]),
+        ((2, 5, 6, 8), 3, LAYOUTS[1]),
+        ((3, 70, 5, 9), 33, LAYOUTS[1]),
+        ((1, 3, 2, 3), 65, LAYOUTS[0]),
+    ],
 )
 @pytest.mark.parametrize("order", ORDERS)
 def test_pixel_embed(order, shape, dimensions, layout, dtype):
     features, positions, _, index = inputs(shape, dtype, layout)
-    features = (
-        features + torch.randn(shape).to(dtype) / 8
-    )  # no ties: which of equals wins depends on rounding
+    # No ties: which of equals wins depends on rounding.
+    features = features + torch.randn(shape).to(dtype) / 8
     weight, vector = torch.randn(dimensions, shape[1]).to(dtype), torch.randn(dimensions).to(dtype)
     grad = torch.randn(*positions.shape, dimensions).to(dtype)
 
@@ -249,7 +253,7 @@ def test_pixel_embed_propagates_nan_and_allows_nothing_to_do(order):
         assert torch.equal(grads[0], torch.zeros(shape)) and torch.equal(grads[1], torch.zeros(3, 5))
 
 
-@pytest.mark.parametrize("grid", [(3, 4), (5, 9), (12, 17), (1, 1), (40, 60)])
+@pytest.mark.parametrize("grid", [(1, 1), (12, 17), (40, 60)])
 def test_sample_positions(grid):
     sides = torch.tensor(grid)
     valid = torch.stack([sides, sides // 2, (sides + 1) // 2, sides * 0, sides.clamp(max=3)]).int()

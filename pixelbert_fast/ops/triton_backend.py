@@ -187,7 +187,7 @@ def pixel_embed_forward(
             *weight.stride(),
             INDEXED=image_index is not None,
             PROJECT_FIRST=project_first,
-            PRECISION="tf32" if allows_tf32(features) else "ieee",
+            PRECISION="tf32" if variant == "tf32" else "ieee",
             FACTOR=language_type(stored_type(features)),
             WIDE=language_type(wide_type(features.dtype)),
             BLOCK_ROWS=block_rows,
@@ -197,7 +197,7 @@ def pixel_embed_forward(
             num_stages=configuration.num_stages,
         )
 
-    variant = "16-bit" if features.element_size() == 2 else "32-bit"
+    variant = "16-bit" if features.element_size() == 2 else "tf32" if allows_tf32(features) else "32-bit"
     with on_device(features):
         run_best(order, variant, (rows, dimensions, channels), features.dtype, run)
     return out.to(features.dtype), winners
