@@ -216,10 +216,12 @@ def pixel_embed_backward(
 ) -> tuple[Tensor, Tensor]:
     """The saved winners route the gradient; the products are torch's.
 
-    "project_pool", saved or recomputed: one byte an output element, written and read once, against another
-    four products and the windows read again. The gradient of the projected map is made dense first: at
-    [64, 2048, 25, 33] -> 768, K = 100, bfloat16, that moves 675 MB with the two products, where gathering
-    the sampled pixels, multiplying and scattering moves 860 MB.
+    "project_pool": saving a winner costs one byte an output element, written and read once; recomputing it
+    another four products, and reading the windows again. The gradient of the projected map is made dense
+    first: at [64, 2048, 25, 33] -> 768, K = 100, bfloat16, that moves 675 MB with the two products, where
+    gathering the sampled pixels, multiplying and scattering moves 860 MB. It multiplies twice as much with
+    one sequence an image, half as much with four. "pool_project": saved winners likewise; the pooled pixels
+    are gathered again, because keeping them would hold memory from the forward to the backward.
     """
     batch, channels, height, width = features.shape
     channels_last = features.stride(1) == 1
@@ -286,7 +288,9 @@ def readers_by_place(
 
 def allows_tf32(features: Tensor) -> bool:
     """Whether torch's own setting lets float32 products on this device round their factors to tf32."""
-    return features.dtype == torch.float32 and features.is_cuda and torch.backends.cuda.matmul.allow_tf32
+    # Not `allow_tf32`, which raises once this newer name of the setting has been used.
+    allowed = torch.backends.cuda.matmul.fp32_precision == "tf32"
+    return features.dtype == torch.float32 and features.is_cuda and allowed
 
 
 def wide_type(dtype: torch.dtype) -> torch.dtype:
