@@ -10,6 +10,9 @@ STABLE_TORCH_LIBRARY(pixelbert_fast_native, library) {
       "pool_gather_backward(Tensor grad, Tensor winners, Tensor positions, Tensor? image_index,"
       " Tensor(a!) grad_features) -> ()");
   library.def(
+      "sum_rows(Tensor rows, Tensor positions, Tensor? image_index, int batch, int places, Tensor(a!) out)"
+      " -> ()");
+  library.def(
       "sample_positions(Tensor valid_grid, Tensor seed, Tensor keys, int h, int w, Tensor(a!) out) -> ()");
   library.def("use_cpu_level(int level) -> int");
 }

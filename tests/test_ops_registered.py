@@ -37,6 +37,7 @@ def test_opcheck_the_others() -> None:
             registered.pool_gather_backward,
             (grad, winners, positions, image_index, [2, 6, 5, 6], channels_last, "cpu"),
         )
+    torch.library.opcheck(registered.sum_rows, (grad, positions, image_index, 2, 6, "cpu"))
     valid = torch.tensor([[3, 4], [2, 2]], dtype=torch.int32)
     torch.library.opcheck(
         registered.sample_positions, (valid, 3, 4, 5, torch.tensor(1), torch.arange(2), "cpu")

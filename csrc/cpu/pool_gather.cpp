@@ -3,8 +3,6 @@
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
-#include <torch/headeronly/core/ScalarType.h>
-#include <torch/headeronly/util/Exception.h>
 
 #include <algorithm>
 #include <limits>
@@ -12,28 +10,15 @@
 #include <vector>
 
 #include "rows.h"
+#include "tensors.h"
 
 namespace pixelbert {
 namespace {
 
-using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 
 constexpr int64_t kChannelBlock = 16;  // one cache line of float32, where channels are not neighbours
 constexpr int64_t kSumBlock = 256;     // channels summed at a time: four pixels of them fit into the first cache
-constexpr int64_t kGrain = 32768;      // elements for which another thread is worth its start
-
-MapShape shape_of(const Tensor& map) { return {map.size(0), map.size(1), map.size(2), map.size(3)}; }
-
-MapStrides strides_of(const Tensor& map) {
-  return {map.stride(0), map.stride(1), map.stride(2), map.stride(3)};
-}
-
-const int32_t* indices_or_null(const std::optional<Tensor>& index) {
-  return index.has_value() ? index->const_data_ptr<int32_t>() : nullptr;
-}
-
-int64_t grain_for(int64_t elements) { return std::max<int64_t>(1, kGrain / std::max<int64_t>(1, elements)); }
 
 template <typename Kind>
 struct Forward {
@@ -247,18 +232,6 @@ struct Backward {
     }
   }
 };
-
-// Calls `run` with the kind of `tensor`'s elements.
-template <typename Run>
-void with_kind(const Tensor& tensor, const Run& run) {
-  switch (tensor.scalar_type()) {
-    case ScalarType::Float: return run(Float32{});
-    case ScalarType::Double: return run(Float64{});
-    case ScalarType::BFloat16: return run(BFloat16{});
-    case ScalarType::Half: return run(Float16{});
-    default: STD_TORCH_CHECK(false, "pool_gather: features must be float32, bfloat16, float16 or float64");
-  }
-}
 
 void pool_gather_forward(Tensor features, Tensor positions, std::optional<Tensor> embedding,
                          std::optional<Tensor> image_index, Tensor out, Tensor winners) {

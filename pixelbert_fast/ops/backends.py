@@ -20,7 +20,8 @@ A backend other than the reference is a module of this package that defines
   - ``pixel_embed_backward(grad, winners, features, positions, weight, image_index, order, wants_features,
     wants_weight)`` -> the gradients of features and weight; one that is not wanted may be an empty tensor.
 
-Gradients of `embedding` and `vector` are sums over the rows, taken in Python for every backend.
+Gradients of `embedding` and `vector` are sums of the rows that have a place. A backend may offer them as
+``sum_rows(rows, positions, image_index, batch, places)`` -> ``[C]`` float64; otherwise PyTorch takes them.
 """
 
 from __future__ import annotations

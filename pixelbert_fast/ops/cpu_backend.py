@@ -70,6 +70,14 @@ def pool_gather_backward(
     return grad_features
 
 
+def sum_rows(rows: Tensor, positions: Tensor, image_index: Tensor | None, batch: int, places: int) -> Tensor:
+    """See `backends`."""
+    out = torch.empty(rows.shape[2], dtype=torch.float64)
+    native = torch.ops.pixelbert_fast_native
+    native.sum_rows(rows.contiguous(), positions, image_index, batch, places, out)
+    return out
+
+
 def sample_positions(
     valid_grid: Tensor, grid: tuple[int, int], count: int, seed: Tensor, keys: Tensor
 ) -> Tensor:

@@ -153,16 +153,35 @@ def _dense(like: Tensor, shape: list[int], channels_last: bool) -> Tensor:
     return torch.empty(shape, dtype=like.dtype, device=like.device, memory_format=layout)
 
 
-def _sum_of_rows(
-    grad: Tensor, positions: Tensor, image_index: Tensor | None, shape: tuple, dtype: torch.dtype
+@torch.library.custom_op(
+    "pixelbert_fast::sum_rows",
+    mutates_args=(),
+    schema="(Tensor rows, Tensor positions, Tensor? image_index, SymInt batch, SymInt places, str backend)"
+    " -> Tensor",
+)
+def sum_rows(
+    rows: Tensor, positions: Tensor, image_index: Tensor | None, batch: int, places: int, backend: str
 ) -> Tensor:
-    """The gradient of a vector that was added to every row with a place, summed in float32 (or float64)."""
-    batch, _, height, width = shape
-    inside = (positions >= 0) & (positions < (height // 2) * (width // 2))
+    """``[C]`` float64: the sum of the rows ``[S, K, C]`` that have a place."""
+    implementation = backends.module(backend)
+    if hasattr(implementation, "sum_rows"):
+        return implementation.sum_rows(rows, positions, image_index, batch, places)
+    inside = (positions >= 0) & (positions < places)
     if image_index is not None:
         inside = inside & ((image_index >= 0) & (image_index < batch))[:, None]
-    wide = torch.float64 if grad.dtype == torch.float64 else torch.float32
-    return torch.where(inside[..., None], grad, 0).sum((0, 1), dtype=wide).to(dtype)
+    wide = torch.float64 if rows.dtype == torch.float64 else torch.float32
+    return torch.where(inside[..., None], rows, 0).sum((0, 1), dtype=wide).double()
+
+
+@sum_rows.register_fake
+def _(rows, positions, image_index, batch, places, backend):
+    return rows.new_empty(rows.shape[2], dtype=torch.float64)
+
+
+def _gradient_of_vector(ctx, grad, positions, image_index, shape, dtype):
+    batch, _, height, width = shape
+    places = (height // 2) * (width // 2)
+    return sum_rows(grad, positions, image_index, batch, places, ctx.backend).to(dtype)
 
 
 def _pool_gather_setup(ctx, inputs, output):
@@ -183,7 +202,9 @@ def _pool_gather_gradients(ctx, grad, _):
             grad, winners, positions, image_index, ctx.shape, ctx.channels_last, ctx.backend
         )
     if ctx.needs_input_grad[2]:
-        grad_embedding = _sum_of_rows(grad, positions, image_index, ctx.shape, ctx.embedding_dtype)
+        grad_embedding = _gradient_of_vector(
+            ctx, grad, positions, image_index, ctx.shape, ctx.embedding_dtype
+        )
     return grad_features, None, grad_embedding, None, None
 
 
@@ -206,7 +227,7 @@ def _pixel_embed_gradients(ctx, grad, _):
             ctx.backend,
         )  # fmt: skip
     if wants_vector:
-        grad_vector = _sum_of_rows(grad, positions, image_index, features.shape, ctx.vector_dtype)
+        grad_vector = _gradient_of_vector(ctx, grad, positions, image_index, features.shape, ctx.vector_dtype)
     return (
         grad_features if wants_features else None,
         None,
@@ -243,10 +264,12 @@ def _refuse_vmap(name: str):
 
 pool_gather_backward.register_autograd(_refuse_second_derivatives("pool_gather"))
 pixel_embed_backward.register_autograd(_refuse_second_derivatives("pixel_embed"))
+sum_rows.register_autograd(_refuse_second_derivatives("pool_gather"))
 for _name, _op in (
     ("sample_positions", sample_positions),
     ("pool_gather", pool_gather),
     ("pool_gather", pool_gather_backward),
+    ("pool_gather", sum_rows),
     ("pixel_embed", pixel_embed),
     ("pixel_embed", pixel_embed_backward),
 ):
