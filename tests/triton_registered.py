@@ -109,12 +109,16 @@ def test_a_whole_graph_compiles() -> None:
     torch.testing.assert_close(torch.autograd.grad(compiled(*leaves), leaves), plain)
 
 
-def test_tf32_only_where_torch_allows_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tf32_only_where_torch_allows_it() -> None:
     matrix = SimpleNamespace(dtype=torch.float32, is_cuda=True)
     assert not triton_backend.allows_tf32(matrix)
-    monkeypatch.setattr(torch.backends.cuda.matmul, "fp32_precision", "tf32")
-    assert triton_backend.allows_tf32(matrix)
-    assert not triton_backend.allows_tf32(SimpleNamespace(dtype=torch.float64, is_cuda=True))
+    setting = torch.backends.cuda.matmul
+    before, setting.fp32_precision = setting.fp32_precision, "tf32"
+    try:
+        assert triton_backend.allows_tf32(matrix)
+        assert not triton_backend.allows_tf32(SimpleNamespace(dtype=torch.float64, is_cuda=True))
+    finally:
+        setting.fp32_precision = before
 
 
 def test_a_search_runs_only_when_asked_and_its_result_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
