@@ -100,6 +100,13 @@ def test_equals_the_reference(dtype: torch.dtype, layout: str, kind: str) -> Non
         assert_same(features, positions, embedding, image_index)
 
 
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+def test_a_gradient_of_several_megabytes(layout: str) -> None:
+    features = in_layout(values((2, 640, 32, 34), torch.float32, "normal"), layout)
+    positions = torch.randint(0, 16 * 17, (2, 100), generator=torch.Generator().manual_seed(2))
+    assert_same(features, positions, torch.linspace(-1, 1, 640))
+
+
 @pytest.mark.parametrize("level", [0, 1, 2])
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_every_instruction_set_gives_the_same(level: int, dtype: torch.dtype) -> None:

@@ -40,9 +40,8 @@ struct ShortKind {
   static constexpr Key kNanKey = 0x7FFF;
 
   static Key key(Scalar value) {
-    const int magnitude = value & 0x7FFF;
-    if (magnitude > kInfinity) return kNanKey;
-    return static_cast<Key>(value >> 15 ? -magnitude : magnitude);
+    const int magnitude = value & 0x7FFF, sign = -(value >> 15);
+    return static_cast<Key>(magnitude > kInfinity ? kNanKey : (magnitude ^ sign) - sign);
   }
   static bool is_nan(Key key) { return key == kNanKey; }
   static Wide widen(Scalar value) {
