@@ -9,7 +9,7 @@ BIN := .venv/bin
 TESTS ?= tests
 PYTEST_FLAGS ?=
 
-.PHONY: setup demo test lint format clean
+.PHONY: setup demo test lint format kernels-static clean
 
 setup:
 	@if [ -z "$(PYTHON)" ]; then echo "No Python >= 3.11 found; name one: make setup PYTHON=/path/to/python" >&2; exit 2; fi
@@ -30,6 +30,10 @@ lint: setup
 
 format: setup
 	@$(BIN)/ruff check --fix-only --quiet . && $(BIN)/ruff format .
+
+# Needs no GPU, but triton: pip install triton
+kernels-static: setup
+	@$(BIN)/python benchmarks/kernels_static.py
 
 clean:
 	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .hypothesis .benchmarks

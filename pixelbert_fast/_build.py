@@ -25,6 +25,7 @@ class Machine:
 
     cpp_sources: tuple[str, ...] = ()
     cuda_sources: tuple[str, ...] = ()
+    headers: tuple[str, ...] = ()
     compiler: str | None = None
     nvcc: str | None = None
     torch: str | None = None
@@ -47,10 +48,12 @@ def find_machine(root: Path) -> Machine:
     sources = root / "csrc"
     cpp = tuple(sorted(str(path.relative_to(root)) for path in sources.rglob("*.cpp")))
     cuda = tuple(sorted(str(path.relative_to(root)) for path in sources.rglob("*.cu")))
+    headers = tuple(sorted(str(path.relative_to(root)) for path in sources.rglob("*.h")))
     version, cuda_version = _torch_versions() if cpp or cuda else (None, None)
     return Machine(
         cpp_sources=cpp,
         cuda_sources=cuda,
+        headers=headers,
         compiler=_first_program(os.environ.get("CXX"), "c++", "g++", "clang++"),
         nvcc=_first_program(
             *(f"{os.environ[home]}/bin/nvcc" for home in ("CUDA_HOME", "CUDA_PATH") if os.environ.get(home)),

@@ -14,7 +14,9 @@ from . import _build, environment
 
 _NAME = "pixelbert_fast._C"
 _COMMANDS = frozenset({"bdist_wheel", "build", "build_ext", "develop", "editable_wheel", "install"})
-_FLAGS = ["-O3", "-std=c++17"]
+# The oldest torch whose stable interface the sources use; the built library runs on it and on later ones.
+_TORCH_TARGET = "0x020b000000000000"
+_FLAGS = ["-O3", "-std=c++17", f"-DTORCH_TARGET_VERSION={_TORCH_TARGET}"]
 
 
 def setup_arguments(root: Path, arguments: list[str]) -> dict[str, Any]:
@@ -89,7 +91,9 @@ def _extension(machine: _build.Machine, *, optional: bool) -> Any:
     return CppExtension(
         _NAME,
         list(machine.cpp_sources),
-        extra_compile_args={"cxx": _FLAGS},
+        # -Wno-psabi: vectors are passed only to functions that are always inlined.
+        extra_compile_args={"cxx": [*_FLAGS, "-Wno-psabi"]},
+        depends=list(machine.headers),
         py_limited_api=True,
         optional=optional,
     )

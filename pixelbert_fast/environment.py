@@ -41,6 +41,13 @@ class Variable:
         return value
 
 
+BACKEND = Variable(
+    "PIXELBERT_FAST_BACKEND",
+    "Which backend the ops use where the code does not say: the best that can run (auto), or one by name,"
+    " which is an error where it cannot run.",
+    default="auto",
+    choices=("auto", "reference", "triton", "cpu"),
+)
 BUILD = Variable(
     "PIXELBERT_FAST_BUILD",
     "Which native code an installation builds: what this machine can build (auto), that or fail, with the"
@@ -61,4 +68,4 @@ TORCH_INDEX = Variable(
     " machine, for example its CPU index. Unset: pip's own configuration decides.",
 )
 
-VARIABLES: tuple[Variable, ...] = (BUILD, CHECK, TORCH_INDEX)
+VARIABLES: tuple[Variable, ...] = (BACKEND, BUILD, CHECK, TORCH_INDEX)

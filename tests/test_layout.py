@@ -29,7 +29,7 @@ TOP_MODULES = {"cli", "train"}
 
 # Where a library may be imported: path prefixes inside the repository.
 ONLY_IN = {
-    "triton": ("kernels/",),
+    "triton": ("kernels/", "pixelbert_fast/ops/triton_backend.py"),
     "deepspeed": ("pixelbert_fast/training/deepspeed_engine.py",),
     "nvidia": (),
     "typer": ("pixelbert_fast/cli.py", "pixelbert_fast/training/"),

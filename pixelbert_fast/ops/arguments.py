@@ -1,7 +1,7 @@
 """Checks of the ops' arguments: one sentence with the argument, what was expected and what came.
 
 Ranks, shapes, dtypes and devices are checked everywhere. Values are read only on a CPU, where that
-costs no synchronisation, or on any device when ``PIXELBERT_FAST_CHECK=1``.
+costs no synchronisation, or on any device when ``PIXELBERT_FAST_CHECK=1``; in a compiled graph never.
 """
 
 from __future__ import annotations
@@ -51,8 +51,22 @@ def require_same_device(op: str, first_name: str, first: Tensor, **others: Tenso
 
 
 def reads_values(tensor: Tensor) -> bool:
-    """Whether values of `tensor` may be looked at: always on a CPU, on request elsewhere."""
+    """Whether values of `tensor` may be looked at: always on a CPU, on request elsewhere.
+
+    Never while a graph is compiled: looking would break it.
+    """
+    if torch.compiler.is_compiling():
+        return False
     return tensor.device.type == "cpu" or CHECK.read() == "1"
+
+
+def as_int32(value: Tensor | None) -> Tensor | None:
+    """`value` as contiguous int32, what the kernels take; a number beyond int32 stays out of every range."""
+    if value is None:
+        return None
+    if value.dtype == torch.int64:
+        value = value.clamp(-2, 2**31 - 1)
+    return value.to(torch.int32).contiguous()
 
 
 def require_range(op: str, name: str, value: Tensor, low: int, high: int, meaning: str) -> None:

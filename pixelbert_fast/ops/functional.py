@@ -9,9 +9,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from . import backends, registered
 from .arguments import (
     FLOATS,
     INTEGERS,
+    as_int32,
     described,
     require_gather_arguments,
     require_range,
@@ -21,10 +23,9 @@ from .arguments import (
 )
 from .pixel_embed_reference import pixel_embed_reference
 from .pool_gather_reference import pool_gather_reference
-from .sample_positions_reference import sample_positions_reference
+from .sample_positions_reference import sample_positions_reference, signed_64
 
 ORDERS = ("project_pool", "pool_project")
-BACKENDS = ("reference",)
 
 
 def sample_positions(
@@ -57,7 +58,7 @@ def sample_positions(
         TypeError, ValueError, IndexError: a wrong argument, named in the message.
     """
     op = "sample_positions"
-    require_backend(op, backend)
+    backends.require_name(op, backend)
     require_tensor(op, "valid_grid", valid_grid, 2, INTEGERS, "[N, 2]")
     if valid_grid.shape[1] != 2:
         raise ValueError(f"{op}: valid_grid must be [N, 2] (rows, columns), got {described(valid_grid)}")
@@ -84,7 +85,16 @@ def sample_positions(
     require_range(
         op, "valid_grid columns", valid_grid[:, 1], 0, grid[1] + 1, f"grid is {grid[0]} x {grid[1]}"
     )
-    return sample_positions_reference(valid_grid, grid, count, seed=seed, keys=keys)
+    device = valid_grid.device
+    name = backends.choose(op, backend, device.type, torch.int32)
+    if name == backends.REFERENCE:
+        backends.note(op, name)
+        return sample_positions_reference(valid_grid, grid, count, seed=seed, keys=keys)
+    seed = seed.to(device) if isinstance(seed, Tensor) else torch.full((), signed_64(seed), device=device)
+    if keys is None:
+        keys = torch.arange(valid_grid.shape[0], device=device)
+    keys = keys.to(torch.int64).contiguous()
+    return registered.sample_positions(as_int32(valid_grid), *grid, count, seed, keys, name)
 
 
 def pool_gather(
@@ -111,14 +121,18 @@ def pool_gather(
 
     Raises:
         TypeError, ValueError: a wrong argument, named in the message.
-        IndexError: a place or image out of range (on a GPU only with ``PIXELBERT_FAST_CHECK=1``; without it
-            such a row comes out NaN).
+        IndexError: a place or image out of range (on a GPU only with ``PIXELBERT_FAST_CHECK=1``, in a
+            compiled graph never; such a row comes out NaN there).
     """
     op = "pool_gather"
-    require_backend(op, backend)
+    backends.require_name(op, backend)
     require_gather_arguments(op, features, positions, image_index)
     require_vector(op, "embedding", embedding, features.shape[1], features)
-    return pool_gather_reference(features, positions, embedding, image_index=image_index)
+    name = backends.choose(op, backend, features.device.type, features.dtype)
+    if name == backends.REFERENCE:
+        backends.note(op, name)
+        return pool_gather_reference(features, positions, embedding, image_index=image_index)
+    return registered.pool_gather(features, as_int32(positions), embedding, as_int32(image_index), name)[0]
 
 
 def pixel_embed(
@@ -152,7 +166,7 @@ def pixel_embed(
         TypeError, ValueError, IndexError: as :func:`pool_gather`.
     """
     op = "pixel_embed"
-    require_backend(op, backend)
+    backends.require_name(op, backend)
     require_gather_arguments(op, features, positions, image_index)
     require_tensor(op, "weight", weight, 2, FLOATS, "[D, C]")
     if weight.shape[1] != features.shape[1]:
@@ -168,12 +182,23 @@ def pixel_embed(
     require_vector(op, "embedding", embedding, weight.shape[0], features)
     if order not in ORDERS:
         raise ValueError(f"{op}: order must be one of {', '.join(ORDERS)}, got {order!r}")
-    return pixel_embed_reference(
-        features, positions, weight, bias, embedding, image_index=image_index, order=order
+    device_type, dtype = features.device.type, features.dtype
+    if torch.is_autocast_enabled(device_type) and dtype != torch.float64:
+        dtype = torch.get_autocast_dtype(device_type)
+    name = backends.choose(op, backend, device_type, dtype)
+    if name == backends.REFERENCE:
+        backends.note(op, name)
+        return pixel_embed_reference(
+            features, positions, weight, bias, embedding, image_index=image_index, order=order
+        )
+    pixels, _ = registered.pixel_embed(
+        features.to(dtype),
+        as_int32(positions),
+        weight.to(dtype),
+        embedding if bias is None else embedding + bias,
+        as_int32(image_index),
+        order,
+        name,
     )
-
-
-def require_backend(op: str, backend: str | None) -> None:
-    """Raises ValueError when a backend is asked for by a name that is not known."""
-    if backend is not None and backend not in BACKENDS:
-        raise ValueError(f"{op}: backend must be one of {', '.join(BACKENDS)} (or None), got {backend!r}")
+    # Under autocast the reference's convolution decides the dtype, and its product of pooled pixels does not.
+    return pixels if order == "project_pool" else pixels.to(features.dtype)

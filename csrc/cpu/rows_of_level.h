@@ -1,0 +1,110 @@
+// The loops along channels for one instruction set; rows.cpp includes this once for each, after naming the set
+// (PIXELBERT_LEVEL), how functions are compiled for it (PIXELBERT_TARGET) and the width of its vectors
+// (PIXELBERT_VECTOR_BYTES).
+#define PIXELBERT_INLINE PIXELBERT_TARGET static inline __attribute__((always_inline))
+
+namespace pixelbert {
+namespace {
+
+template <typename Kind>
+struct PIXELBERT_LEVEL {
+  using Scalar = typename Kind::Scalar;
+  using Wide = typename Kind::Wide;
+  using Lane = typename Kind::Lane;
+  typedef Scalar Values __attribute__((vector_size(PIXELBERT_VECTOR_BYTES)));
+  typedef Lane Lanes __attribute__((vector_size(PIXELBERT_VECTOR_BYTES)));
+  typedef typename Kind::Key Keys __attribute__((vector_size(PIXELBERT_VECTOR_BYTES)));
+  static constexpr int kLanes = PIXELBERT_VECTOR_BYTES / sizeof(Scalar);
+  typedef uint8_t Bytes __attribute__((vector_size(PIXELBERT_VECTOR_BYTES / sizeof(Scalar))));
+
+  template <typename Vector, typename From>
+  PIXELBERT_INLINE Vector load(const From* from) {
+    Vector vector;
+    __builtin_memcpy(&vector, from, sizeof(vector));
+    return vector;
+  }
+
+  template <typename Vector, typename To>
+  PIXELBERT_INLINE void store(To* to, Vector vector) {
+    __builtin_memcpy(to, &vector, sizeof(vector));
+  }
+
+  PIXELBERT_INLINE Keys keys(Values value) {
+    if constexpr (Kind::kComparedByBits) {
+      const Keys bits = reinterpret_cast<Keys>(value);
+      const Keys sign = bits >> 15, magnitude = bits & Kind::kNanKey;
+      return magnitude > Kind::kInfinity ? Keys{} + Kind::kNanKey : (magnitude ^ sign) - sign;
+    } else {
+      return value;
+    }
+  }
+
+  PIXELBERT_INLINE Lanes takes_over(Keys key, Keys best) {
+    if constexpr (Kind::kComparedByBits) {
+      return (key > best) | (key == Kind::kNanKey);
+    } else {
+      return (key > best) | (key != key);
+    }
+  }
+
+  PIXELBERT_TARGET static void select(const Scalar* const* pixels, int64_t channels, Scalar* out,
+                                      uint8_t* winners) {
+    int64_t c = 0;
+    for (; c + kLanes <= channels; c += kLanes) {
+      Values best = load<Values>(pixels[0] + c);
+      Keys best_key = keys(best);
+      Lanes winner = {};
+      for (int pixel = 1; pixel < kPixels; ++pixel) {
+        const Values value = load<Values>(pixels[pixel] + c);
+        const Keys key = keys(value);
+        const Lanes take = takes_over(key, best_key);
+        best = take ? value : best;
+        best_key = take ? key : best_key;
+        winner = take ? Lanes{} + static_cast<Lane>(pixel) : winner;
+      }
+      store(out + c, best);
+      store(winners + c, __builtin_convertvector(winner, Bytes));
+    }
+    for (; c < channels; ++c) {
+      int winner = 0;
+      auto best_key = Kind::key(pixels[0][c]);
+      for (int pixel = 1; pixel < kPixels; ++pixel) {
+        const auto key = Kind::key(pixels[pixel][c]);
+        if (key > best_key || Kind::is_nan(key)) best_key = key, winner = pixel;
+      }
+      out[c] = pixels[winner][c];
+      winners[c] = static_cast<uint8_t>(winner);
+    }
+  }
+
+  PIXELBERT_TARGET static void add(const Wide* vector, int64_t channels, Scalar* out) {
+    for (int64_t c = 0; c < channels; ++c) out[c] = Kind::narrow(Kind::widen(out[c]) + vector[c]);
+  }
+
+  PIXELBERT_TARGET static void scatter(const Scalar* grad, const uint8_t* winners, int64_t channels,
+                                       Scalar* const* pixels) {
+    int64_t c = 0;
+    for (; c + kLanes <= channels; c += kLanes) {
+      const Lanes value = load<Lanes>(grad + c);
+      const Lanes winner = __builtin_convertvector(load<Bytes>(winners + c), Lanes);
+      for (int pixel = 0; pixel < kPixels; ++pixel) {
+        store(pixels[pixel] + c, value & (winner == static_cast<Lane>(pixel)));
+      }
+    }
+    for (; c < channels; ++c) {
+      for (int pixel = 0; pixel < kPixels; ++pixel) {
+        pixels[pixel][c] = winners[c] == pixel ? grad[c] : Scalar{0};
+      }
+    }
+  }
+
+  static constexpr RowKernels<Kind> kernels = {select, add, scatter};
+};
+
+}  // namespace
+}  // namespace pixelbert
+
+#undef PIXELBERT_INLINE
+#undef PIXELBERT_LEVEL
+#undef PIXELBERT_TARGET
+#undef PIXELBERT_VECTOR_BYTES

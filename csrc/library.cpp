@@ -1,0 +1,18 @@
+// The schemas of the native ops. Python (pixelbert_fast/ops) checks arguments, allocates outputs and registers
+// gradients; here a kernel reads inputs and writes every element of its outputs.
+#include <torch/csrc/stable/library.h>
+
+STABLE_TORCH_LIBRARY(pixelbert_fast_native, library) {
+  library.def(
+      "pool_gather_forward(Tensor features, Tensor positions, Tensor? embedding, Tensor? image_index,"
+      " Tensor(a!) out, Tensor(b!) winners) -> ()");
+  library.def(
+      "pool_gather_backward(Tensor grad, Tensor winners, Tensor positions, Tensor? image_index,"
+      " Tensor(a!) grad_features) -> ()");
+  library.def(
+      "sum_rows(Tensor rows, Tensor positions, Tensor? image_index, int batch, int places, Tensor(a!) out)"
+      " -> ()");
+  library.def(
+      "sample_positions(Tensor valid_grid, Tensor seed, Tensor keys, int h, int w, Tensor(a!) out) -> ()");
+  library.def("use_cpu_level(int level) -> int");
+}

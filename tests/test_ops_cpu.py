@@ -1,0 +1,280 @@
+"""The C++ kernels for CPUs against the plain PyTorch twins: same values, same winners, same gradients."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from pixelbert_fast import ops
+from pixelbert_fast.ops import backends, cpu_backend, registered
+
+REASON = cpu_backend.why_not_loaded()
+pytestmark = pytest.mark.skipif(REASON is not None, reason=str(REASON))
+
+DTYPES = [torch.float32, torch.bfloat16, torch.float16, torch.float64]
+# (B, C, H, W): one vector and a tail, whole vectors, odd sides, one pooled row, one window, one channel.
+SHAPES = [(2, 129, 6, 8), (3, 64, 7, 5), (2, 151, 3, 9), (1, 37, 2, 3), (2, 1, 4, 4), (1, 300, 8, 6)]
+LAYOUTS = ["contiguous", "channels_last", "sliced", "sliced_channels_last", "transposed"]
+
+
+def in_layout(values: torch.Tensor, layout: str) -> torch.Tensor:
+    """`values` in a memory layout; the sliced ones are windows of a larger map filled with NaN."""
+    batch, channels, height, width = values.shape
+    if layout == "contiguous":
+        return values.contiguous()
+    if layout == "channels_last":
+        return values.contiguous(memory_format=torch.channels_last)
+    if layout == "transposed":
+        return values.transpose(2, 3).contiguous().transpose(2, 3)
+    larger = torch.full((batch + 1, channels + 3, height + 2, width + 1), math.nan, dtype=values.dtype)
+    if layout == "sliced_channels_last":
+        larger = larger.contiguous(memory_format=torch.channels_last)
+    inner = larger[1:, 2:-1, 1:-1, :-1]
+    inner.copy_(values)
+    return inner
+
+
+def values(shape: tuple[int, ...], dtype: torch.dtype, kind: str) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(sum(shape))
+    if kind == "ties":  # few different numbers, zeros of both signs
+        drawn = torch.randint(-1, 2, shape, generator=generator).to(torch.float64)
+        return torch.where(torch.rand(shape, generator=generator) < 0.3, -0.0, drawn).to(dtype)
+    drawn = torch.randn(shape, generator=generator, dtype=torch.float64)
+    if kind == "special":
+        choice = torch.randint(0, 8, shape, generator=generator)
+        # NaN of both signs; 6e-8 is subnormal in float16.
+        specials = [math.nan, math.copysign(math.nan, -1.0), math.inf, -math.inf, 6e-8]
+        for number, special in enumerate(specials):
+            drawn = torch.where(choice == number, special, drawn)
+    return drawn.to(dtype)
+
+
+def run(
+    backend: str, features: torch.Tensor, positions: torch.Tensor, embedding, image_index, grad=None
+) -> list:
+    """Output and, given its gradient, the gradients of features and embedding."""
+    features = features.detach().requires_grad_()
+    embedding = None if embedding is None else embedding.detach().requires_grad_()
+    with backends.watch() as ran:
+        out = ops.pool_gather(features, positions, embedding, image_index=image_index, backend=backend)
+        if grad is not None and out.requires_grad:
+            out.backward(grad)
+    assert {name for _, name in ran} == {backend}
+    return [out.detach(), features.grad, None if embedding is None else embedding.grad]
+
+
+def assert_same(features, positions, embedding=None, image_index=None) -> None:
+    generator = torch.Generator().manual_seed(1)
+    shape = (*positions.shape, features.shape[1])
+    grad = torch.randn(shape, generator=generator, dtype=torch.float64).to(features.dtype)
+    fast = run("cpu", features, positions, embedding, image_index, grad)
+    plain = run("reference", features, positions, embedding, image_index, grad)
+    torch.testing.assert_close(fast[0], plain[0], rtol=0, atol=0, equal_nan=True)
+    # A few gradients add up in float32 (float64) in another order, and are rounded to the dtype once.
+    bound = 4 * torch.finfo(features.dtype).eps
+    if plain[1] is None:  # the reference ties what has no windows to no graph
+        assert not fast[1].any()
+        return
+    torch.testing.assert_close(fast[1], plain[1], rtol=bound, atol=bound)
+    if embedding is not None:
+        bound = positions.numel() * torch.finfo(torch.promote_types(features.dtype, torch.float32)).eps
+        bound = max(bound, 2 * torch.finfo(embedding.dtype).eps)
+        torch.testing.assert_close(fast[2], plain[2], rtol=bound, atol=bound)
+
+
+@pytest.mark.parametrize("kind", ["normal", "ties", "special"])
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_equals_the_reference(dtype: torch.dtype, layout: str, kind: str) -> None:
+    for shape in SHAPES:
+        features = in_layout(values(shape, dtype, kind), layout)
+        generator = torch.Generator().manual_seed(shape[1])
+        places = (shape[2] // 2) * (shape[3] // 2)
+        # More sequences than images, in no order; repeated places; -1; of three images one that nobody reads.
+        image_index = torch.tensor([1, 0, 1, 0, 1]) if shape[0] > 1 else torch.zeros(5, dtype=torch.int64)
+        positions = torch.randint(-1, places, (5, 9), generator=generator, dtype=torch.int32)
+        embedding = torch.randn(shape[1], generator=generator).to(dtype)
+        assert_same(features, positions, None, image_index)
+        assert_same(features, positions, embedding, image_index)
+
+
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+def test_a_gradient_of_several_megabytes(layout: str) -> None:
+    features = in_layout(values((2, 640, 32, 34), torch.float32, "normal"), layout)
+    positions = torch.randint(0, 16 * 17, (2, 100), generator=torch.Generator().manual_seed(2))
+    assert_same(features, positions, torch.linspace(-1, 1, 640))
+
+
+@pytest.mark.parametrize("level", [0, 1, 2])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_every_instruction_set_gives_the_same(level: int, dtype: torch.dtype) -> None:
+    best = torch.ops.pixelbert_fast_native.use_cpu_level(2)
+    if level > best:
+        pytest.skip(f"this processor has levels up to {best}")
+    try:
+        assert torch.ops.pixelbert_fast_native.use_cpu_level(level) == level
+        for kind in ("ties", "special"):
+            features = in_layout(values((2, 165, 6, 8), dtype, kind), "channels_last")
+            positions = torch.tensor([[0, 3, 5, 11], [2, 2, 7, -1]])
+            assert_same(features, positions, torch.linspace(-1, 1, 165).to(dtype))
+    finally:
+        torch.ops.pixelbert_fast_native.use_cpu_level(2)
+
+
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+def test_every_element_of_the_gradient_is_written(layout: str, poisoned_memory: None) -> None:
+    """All places, none, one image unread, odd sides: memory that starts as NaN holds none afterwards."""
+    features = in_layout(values((3, 19, 7, 9), torch.float32, "normal"), layout)
+    for positions in (torch.arange(12).expand(2, 12), torch.full((2, 3), -1), torch.zeros(2, 0, dtype=int)):
+        out, grad, _ = run(
+            "cpu", features, positions, None, torch.tensor([2, 0]), torch.ones(*positions.shape, 19)
+        )
+        assert not out.isnan().any()
+        assert not grad.isnan().any()
+        assert grad.sum() == 19 * (positions >= 0).sum()
+        assert grad.stride() == features.stride()
+        assert not grad[:, :, 6].any() and not grad[:, :, :, 8].any() and not grad[1].any()
+
+
+@pytest.fixture
+def poisoned_memory():
+    """New memory is filled with NaN while deterministic algorithms are asked for."""
+    torch.use_deterministic_algorithms(True)
+    assert torch.utils.deterministic.fill_uninitialized_memory
+    assert torch.empty(3).isnan().all()
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+def test_the_gradient_of_nan_goes_to_the_last_one() -> None:
+    nan = math.nan
+    for layout in ("contiguous", "channels_last"):
+        features = torch.tensor([nan, 1.0, nan, 9.0]).view(1, 1, 2, 2).expand(1, 70, 2, 2)
+        _, grad, _ = run(
+            "cpu", in_layout(features, layout), torch.tensor([[0]]), None, None, torch.ones(1, 1, 70)
+        )
+        assert grad[0, 69].tolist() == grad[0, 0].tolist() == [[0, 0], [1, 0]]
+
+
+def test_repeated_places_add_up_in_float32() -> None:
+    """300 readers of one window: a bfloat16 sum would stop growing at 256."""
+    for layout in ("contiguous", "channels_last"):
+        features = in_layout(torch.ones(1, 20, 2, 2, dtype=torch.bfloat16), layout)
+        grad = torch.ones(3, 100, 20, dtype=torch.bfloat16)
+        positions = torch.zeros(3, 100, dtype=torch.int64)
+        _, grad, _ = run("cpu", features, positions, None, torch.zeros(3, dtype=torch.int64), grad)
+        assert (grad[0, :, 0, 0] == 300).all() and grad.sum() == 300 * 20
+
+
+def test_the_same_gradient_however_many_threads() -> None:
+    features = in_layout(values((4, 96, 12, 10), torch.float32, "normal"), "channels_last")
+    generator = torch.Generator().manual_seed(0)
+    positions = torch.randint(-1, 30, (9, 40), generator=generator)
+    image_index = torch.randint(0, 4, (9,), generator=generator)
+    grad = torch.randn(9, 40, 96, generator=generator)
+    threads = torch.get_num_threads()
+    found = []
+    try:
+        for number in (1, 2, 5):
+            torch.set_num_threads(number)
+            found.append(run("cpu", features, positions, None, image_index, grad)[1])
+    finally:
+        torch.set_num_threads(threads)
+    assert torch.equal(found[0], found[1]) and torch.equal(found[0], found[2])
+
+
+def test_without_windows_or_places() -> None:
+    for shape, positions in [
+        ((2, 3, 1, 8), torch.full((2, 4), -1)),
+        ((2, 3, 4, 4), torch.zeros(2, 0, dtype=torch.int64)),
+        ((0, 3, 4, 4), torch.zeros(0, 5, dtype=torch.int64)),
+    ]:
+        assert_same(torch.randn(shape), positions)
+
+
+def test_numbers_that_nobody_may_follow() -> None:
+    """Beyond the checks, as in a compiled graph: NaN in that row, and no gradient to anywhere."""
+    features = torch.randn(2, 5, 4, 4, requires_grad=True)
+    positions = torch.tensor([[0, 4], [-2, 2**31 - 1]], dtype=torch.int32)
+    image_index = torch.tensor([0, 7], dtype=torch.int32)
+    out, _ = registered.pool_gather(features, positions, None, image_index, "cpu")
+    assert out.isnan().all(2).tolist() == [[False, True], [True, True]]
+    out.sum().backward()
+    assert features.grad.sum() == 5 and not features.grad[1].any()
+
+
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+def test_gradients_by_differences(layout: str) -> None:
+    features = in_layout(values((2, 5, 5, 4), torch.float64, "normal"), layout).requires_grad_()
+    embedding = torch.randn(5, dtype=torch.float64, requires_grad=True)
+    positions, image_index = torch.tensor([[0, 3, 3], [1, -1, 2], [3, 0, 1]]), torch.tensor([1, 0, 1])
+    assert torch.autograd.gradcheck(
+        lambda f, e: ops.pool_gather(f, positions, e, image_index=image_index, backend="cpu"),
+        (features, embedding),
+    )
+
+
+def one_by_one(case: tuple) -> torch.Tensor:
+    valid, grid, count, seed, key = case
+    return ops.sample_positions(
+        torch.tensor([valid]), grid, count, seed=seed, keys=torch.tensor([key]), backend="cpu"
+    )
+
+
+# As in tests/test_sample_positions.py: every backend must give these for ever.
+@pytest.mark.parametrize(
+    ("case", "places"),
+    [
+        (((3, 4), (3, 4), 5, 0, 0), [0, 2, 8, 9, 10]),
+        (((6, 6), (6, 6), 8, 1234567890123, 7), [7, 9, 18, 21, 27, 29, 32, 34]),
+        (((2, 3), (5, 9), 4, -1, 1099511627779), [1, 2, 10, 11]),
+        (((12, 17), (12, 17), 10, 42, -5), [39, 44, 74, 118, 119, 126, 168, 181, 190, 202]),
+        (((2, 2), (4, 4), 6, 3, 1), [0, 1, 4, 5, -1, -1]),
+    ],
+)
+def test_known_places(case: tuple, places: list[int]) -> None:
+    assert one_by_one(case)[0].tolist() == places
+
+
+def test_sample_positions_equals_the_reference() -> None:
+    generator = torch.Generator().manual_seed(4)
+    for h, w, count in [(12, 16, 100), (1, 1, 1), (7, 30, 0), (25, 33, 825), (3, 3, 20), (0, 4, 2)]:
+        valid = torch.stack(
+            [torch.randint(0, side + 1, (40,), generator=generator) for side in (h, w)], dim=1
+        )
+        keys = torch.randint(-(2**62), 2**62, (40,), generator=generator)
+        drawn = []
+        for backend in ("cpu", "reference"):
+            with backends.watch() as ran:
+                drawn.append(
+                    ops.sample_positions(valid, (h, w), count, seed=2**63 + 9, keys=keys, backend=backend)
+                )
+            assert ran == [("sample_positions", backend)]
+        assert drawn[0].dtype == torch.int32 and torch.equal(*drawn)
+
+
+def test_it_is_chosen_by_itself_and_refuses_with_a_reason() -> None:
+    features = torch.randn(1, 3, 4, 4)
+    with backends.watch() as ran:
+        ops.pool_gather(features, torch.tensor([[0]]))
+    assert ran == [("pool_gather", "cpu")]
+    weight, embedding = torch.randn(2, 3), torch.randn(2)
+    with pytest.raises(
+        ops.BackendError, match="'cpu' cannot run: it has no kernel of its own for pixel_embed"
+    ):
+        ops.pixel_embed(features, torch.tensor([[0]]), weight, None, embedding, backend="cpu")
+    assert "on cuda" in cpu_backend.why_not("pool_gather", "cuda", torch.float32)
+
+
+def test_a_missing_library_is_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cpu_backend, "LIBRARIES", "_nothing.*")
+    cpu_backend.why_not_loaded.cache_clear()
+    try:
+        with pytest.raises(
+            ops.BackendError, match="was not built; install again with PIXELBERT_FAST_BUILD=force"
+        ):
+            ops.pool_gather(torch.randn(1, 3, 4, 4), torch.tensor([[0]]), backend="cpu")
+    finally:
+        cpu_backend.why_not_loaded.cache_clear()
