@@ -132,7 +132,10 @@ def pool_gather(
     if name == backends.REFERENCE:
         backends.note(op, name)
         return pool_gather_reference(features, positions, embedding, image_index=image_index)
-    return registered.pool_gather(features, as_int32(positions), embedding, as_int32(image_index), name)[0]
+    save_winners = torch.is_grad_enabled() and features.requires_grad
+    return registered.pool_gather(
+        features, as_int32(positions), embedding, as_int32(image_index), save_winners, name
+    )[0]
 
 
 def pixel_embed(
