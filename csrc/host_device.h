@@ -5,3 +5,10 @@
 #else
 #define PIXELBERT_HOST_DEVICE inline
 #endif
+
+// Before a loop whose array must stay in registers: an index known to the compiler.
+#if defined(__CUDA_ARCH__)
+#define PIXELBERT_UNROLL _Pragma("unroll")
+#else
+#define PIXELBERT_UNROLL
+#endif

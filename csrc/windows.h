@@ -15,15 +15,24 @@ struct MapShape {
   PIXELBERT_HOST_DEVICE int64_t pooled_height() const { return height / 2; }
   PIXELBERT_HOST_DEVICE int64_t pooled_width() const { return width / 2; }
   PIXELBERT_HOST_DEVICE int64_t places() const { return pooled_height() * pooled_width(); }
+
+  // Windows that cover the whole map, an odd last row and column too, which no place reads.
+  PIXELBERT_HOST_DEVICE int64_t covering_height() const { return (height + 1) / 2; }
+  PIXELBERT_HOST_DEVICE int64_t covering_width() const { return (width + 1) / 2; }
+  PIXELBERT_HOST_DEVICE int64_t covering_windows() const { return covering_height() * covering_width(); }
 };
 
 struct MapStrides {
   int64_t batch, channel, row, column;
 };
 
-// The offset of a window's first pixel from the start of its image's first channel.
+// The offset of a window's first pixel from the start of its image's first channel; windows are counted from zero.
+PIXELBERT_HOST_DEVICE int64_t window_offset(const MapStrides& strides, int64_t window_row, int64_t window_column) {
+  return 2 * window_row * strides.row + 2 * window_column * strides.column;
+}
+
 PIXELBERT_HOST_DEVICE int64_t window_offset(const MapShape& shape, const MapStrides& strides, int64_t place) {
-  return 2 * (place / shape.pooled_width()) * strides.row + 2 * (place % shape.pooled_width()) * strides.column;
+  return window_offset(strides, place / shape.pooled_width(), place % shape.pooled_width());
 }
 
 PIXELBERT_HOST_DEVICE int64_t pixel_offset(const MapStrides& strides, int pixel) {

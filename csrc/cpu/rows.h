@@ -3,8 +3,8 @@
 
 #include <cstdint>
 
+#include "../kinds.h"
 #include "../windows.h"
-#include "kinds.h"
 
 namespace pixelbert {
 

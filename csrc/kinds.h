@@ -1,7 +1,8 @@
 // Element types: how values are ordered (an order key), and how they widen for sums.
 //
 // bfloat16 and float16 are compared by their bits: sign and magnitude become a signed 16-bit key with one zero, and
-// every NaN the largest key. So nothing is converted where values are only selected.
+// every NaN the largest key. So nothing is converted where values are only selected. (A GPU, which converts a value in
+// one instruction, compares them widened.)
 #pragma once
 
 #include <torch/headeronly/util/BFloat16.h>
@@ -9,6 +10,8 @@
 
 #include <cstdint>
 #include <cstring>
+
+#include "host_device.h"
 
 namespace pixelbert {
 
@@ -20,10 +23,10 @@ struct WideKind {
   using Key = Scalar_;
   static constexpr bool kComparedByBits = false;
 
-  static Key key(Scalar value) { return value; }
-  static bool is_nan(Key key) { return key != key; }
-  static Wide widen(Scalar value) { return value; }
-  static Scalar narrow(Wide value) { return value; }
+  PIXELBERT_HOST_DEVICE static Key key(Scalar value) { return value; }
+  PIXELBERT_HOST_DEVICE static bool is_nan(Key key) { return key != key; }
+  PIXELBERT_HOST_DEVICE static Wide widen(Scalar value) { return value; }
+  PIXELBERT_HOST_DEVICE static Scalar narrow(Wide value) { return value; }
 };
 
 using Float32 = WideKind<float, int32_t>;
@@ -39,17 +42,24 @@ struct ShortKind {
   static constexpr Key kInfinity = kInfinity_;
   static constexpr Key kNanKey = 0x7FFF;
 
-  static Key key(Scalar value) {
+  PIXELBERT_HOST_DEVICE static Key key(Scalar value) {
     const int magnitude = value & 0x7FFF, sign = -(value >> 15);
     return static_cast<Key>(magnitude > kInfinity ? kNanKey : (magnitude ^ sign) - sign);
   }
-  static bool is_nan(Key key) { return key == kNanKey; }
-  static Wide widen(Scalar value) {
-    Number number;
-    std::memcpy(&number, &value, sizeof(value));
-    return static_cast<float>(number);
+  PIXELBERT_HOST_DEVICE static bool is_nan(Key key) { return key == kNanKey; }
+  PIXELBERT_HOST_DEVICE static Wide widen(Scalar value) {
+    if constexpr (kInfinity == 0x7F80) {  // bfloat16: the upper half of a float32
+      const uint32_t bits = uint32_t{value} << 16;
+      float wide;
+      std::memcpy(&wide, &bits, sizeof(wide));
+      return wide;
+    } else {
+      Number number;
+      std::memcpy(&number, &value, sizeof(value));
+      return static_cast<float>(number);
+    }
   }
-  static Scalar narrow(Wide value) {
+  PIXELBERT_HOST_DEVICE static Scalar narrow(Wide value) {
     const Number number(value);
     Scalar bits;
     std::memcpy(&bits, &number, sizeof(bits));
