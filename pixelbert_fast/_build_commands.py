@@ -5,18 +5,14 @@ Needs setuptools, and torch only where there is something to compile.
 
 from __future__ import annotations
 
-import os
-import subprocess
+import shutil
 from pathlib import Path
 from typing import Any
 
-from . import _build, environment
+from . import _build, _build_cuda, environment
 
 _NAME = "pixelbert_fast._C"
 _COMMANDS = frozenset({"bdist_wheel", "build", "build_ext", "develop", "editable_wheel", "install"})
-# The oldest torch whose stable interface the sources use; the built library runs on it and on later ones.
-_TORCH_TARGET = "0x020b000000000000"
-_FLAGS = ["-O3", "-std=c++17", f"-DTORCH_TARGET_VERSION={_TORCH_TARGET}"]
 
 
 def setup_arguments(root: Path, arguments: list[str]) -> dict[str, Any]:
@@ -34,7 +30,7 @@ def setup_arguments(root: Path, arguments: list[str]) -> dict[str, Any]:
     if not decision.cpu:
         return {"cmdclass": {"build_py": _build_py(record)}}
     return {
-        "cmdclass": {"build_py": _build_py(record), "build_ext": _build_ext(record, machine, decision)},
+        "cmdclass": {"build_py": _build_py(record), "build_ext": _build_ext(record, machine, decision, mode)},
         "ext_modules": [_extension(machine, optional=mode != "force")],
         "options": {"bdist_wheel": {"py_limited_api": "cp311"}},
     }
@@ -53,7 +49,7 @@ def _build_py(record: dict[str, Any]) -> type:
     return RecordingBuildPy
 
 
-def _build_ext(record: dict[str, Any], machine: _build.Machine, decision: _build.Decision) -> type:
+def _build_ext(record: dict[str, Any], machine: _build.Machine, decision: _build.Decision, mode: str) -> type:
     from torch.utils.cpp_extension import BuildExtension
 
     class RecordingBuildExt(BuildExtension):
@@ -62,8 +58,6 @@ def _build_ext(record: dict[str, Any], machine: _build.Machine, decision: _build
         def build_extensions(self) -> None:
             (extension,) = self.extensions
             try:
-                if decision.cuda:
-                    extension.extra_objects += _cuda_objects(machine, Path(self.build_temp))
                 super().build_extensions()
             except Exception as error:
                 if not extension.optional:
@@ -72,14 +66,31 @@ def _build_ext(record: dict[str, Any], machine: _build.Machine, decision: _build
                 print(f"pixelbert_fast: no native code, {reason}", flush=True)
                 for part in ("cpu", "cuda"):
                     record[part] = {"built": False, "reason": reason}
-            library = Path(self.build_lib, self.get_ext_filename(_NAME))
-            _build.write_record(library.parent, record)
+            package = Path(self.build_lib, self.get_ext_filename(_NAME)).parent
+            if decision.cuda and record["cpu"]["built"]:
+                self.build_cuda(package / _build_cuda.LIBRARY)
+            _build.write_record(package, record)
+
+        def build_cuda(self, library: Path) -> None:
+            try:
+                _build_cuda.build(machine, Path(self.build_temp, "cuda"), library)
+            except Exception as error:
+                if mode == "force":
+                    raise
+                library.unlink(missing_ok=True)
+                reason = f"compiling failed: {(str(error) or type(error).__name__).splitlines()[0]}"
+                print(f"pixelbert_fast: no CUDA part, {reason}", flush=True)
+                record["cuda"] = {"built": False, "reason": reason}
 
         def copy_extensions_to_source(self) -> None:
             super().copy_extensions_to_source()
             package = Path(self.get_finalized_command("build_py").get_package_dir("pixelbert_fast"))
             if not record["cpu"]["built"]:  # one from an earlier build would not be what the record says
                 (package / Path(self.get_ext_filename(_NAME)).name).unlink(missing_ok=True)
+            (package / _build_cuda.LIBRARY).unlink(missing_ok=True)
+            if record["cuda"]["built"]:
+                built = Path(self.build_lib, self.get_ext_filename(_NAME)).with_name(_build_cuda.LIBRARY)
+                shutil.copy2(built, package)
             _build.write_record(package, record)
 
     return RecordingBuildExt
@@ -92,40 +103,8 @@ def _extension(machine: _build.Machine, *, optional: bool) -> Any:
         _NAME,
         list(machine.cpp_sources),
         # -Wno-psabi: vectors are passed only to functions that are always inlined.
-        extra_compile_args={"cxx": [*_FLAGS, "-Wno-psabi"]},
+        extra_compile_args={"cxx": [*_build_cuda.FLAGS, "-Wno-psabi"]},
         depends=list(machine.headers),
         py_limited_api=True,
         optional=optional,
     )
-
-
-def _cuda_objects(machine: _build.Machine, build_directory: Path) -> list[str]:
-    """Compile each `.cu` file with nvcc and return the objects.
-
-    nvcc is called here because torch's own helper refuses where torch has no CUDA, and sources that keep to
-    the stable ABI need only its headers.
-    """
-    from torch.utils.cpp_extension import include_paths
-
-    flags = [*_FLAGS, "-DUSE_CUDA", "-Xcompiler", "-fPIC", *architecture_flags(machine.architectures)]
-    includes = [f"-I{path}" for path in include_paths("cpu")]
-    objects = []
-    for source in machine.cuda_sources:
-        target = build_directory / Path(source).with_suffix(".cu.o")
-        target.parent.mkdir(parents=True, exist_ok=True)
-        subprocess.run([machine.nvcc, *flags, *includes, "-c", source, "-o", target], check=True)
-        objects.append(os.fspath(target))
-    return objects
-
-
-def architecture_flags(architectures: str) -> list[str]:
-    """Turn TORCH_CUDA_ARCH_LIST, such as `8.0;9.0+PTX`, into nvcc's flags."""
-    flags = []
-    for architecture in architectures.replace(" ", ";").split(";"):
-        if not architecture:
-            continue
-        number = architecture.removesuffix("+PTX").replace(".", "")
-        flags.append(f"-gencode=arch=compute_{number},code=sm_{number}")
-        if architecture.endswith("+PTX"):
-            flags.append(f"-gencode=arch=compute_{number},code=compute_{number}")
-    return flags

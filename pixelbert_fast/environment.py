@@ -46,7 +46,7 @@ BACKEND = Variable(
     "Which backend the ops use where the code does not say: the best that can run (auto), or one by name,"
     " which is an error where it cannot run.",
     default="auto",
-    choices=("auto", "reference", "triton", "cpu"),
+    choices=("auto", "reference", "cuda", "triton", "cpu"),
 )
 BUILD = Variable(
     "PIXELBERT_FAST_BUILD",

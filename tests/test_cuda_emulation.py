@@ -15,9 +15,10 @@ from tests import emulated_cuda as cuda
 pytestmark = pytest.mark.skipif(cuda.COMPILER is None, reason="no C++ compiler here")
 
 DTYPES = [torch.float32, torch.bfloat16, torch.float16, torch.float64]
-# (B, C, H, W): whole vectors and tiles, odd sides; scalars; one window; one channel; several tiles; width of vectors.
+# (B, C, H, W): whole vectors, odd sides; single elements; one window; one channel; several tiles; wide rows.
 SHAPES = [(3, 64, 7, 5), (2, 37, 6, 8), (1, 8, 2, 3), (2, 1, 4, 5), (2, 136, 5, 16), (1, 24, 9, 24)]
 LAYOUTS = ["contiguous", "channels_last", "transposed", "sliced", "aligned_slice"]
+PAIRS = "tiles of pairs"
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +44,7 @@ def in_layout(values: torch.Tensor, layout: str) -> torch.Tensor:
 
 
 def case(shape: tuple[int, ...], dtype: torch.dtype, layout: str, special: bool):
-    """Features, positions of five sequences in no order of images, with repeats and -1, image_index, embedding."""
+    """Features, positions of five sequences with repeats and -1, image_index in no order, embedding."""
     generator = torch.Generator().manual_seed(sum(shape))
     drawn = torch.randint(-2, 3, shape, generator=generator).double()  # ties are frequent
     drawn = torch.where(torch.rand(shape, generator=generator) < 0.3, -0.0, drawn)
@@ -97,8 +98,8 @@ def test_pool_gather_equals_the_reference(kernels, dtype: torch.dtype, layout: s
         ((2, 64, 6, 8), torch.float64, "aligned_slice", "rows by 2", "rows by 2"),
         ((2, 64, 6, 8), torch.float16, "sliced", "rows by 1", "rows by 8"),
         ((2, 61, 6, 8), torch.bfloat16, "channels_last", "rows by 1", "rows by 1"),
-        ((2, 61, 6, 8), torch.bfloat16, "contiguous", "tiles of pairs", "tiles, vectors out"),
-        ((2, 64, 6, 8), torch.bfloat16, "contiguous", "tiles of pairs, vectors out", "tiles, vectors in, vectors out"),
+        ((2, 61, 6, 8), torch.bfloat16, "contiguous", PAIRS, "tiles, vectors out"),
+        ((2, 64, 6, 8), torch.float16, "contiguous", f"{PAIRS}, vectors out", "tiles, vectors in, vectors out"),
         ((2, 64, 7, 9), torch.float32, "contiguous", "tiles, vectors out", "tiles, vectors in"),
         ((2, 61, 7, 9), torch.float32, "transposed", "tiles", "tiles"),
         ((2, 1, 6, 8), torch.float32, "contiguous", "rows by 1", "rows by 1"),
@@ -127,13 +128,14 @@ def test_addresses_between_vectors_are_read_by_single_elements(kernels) -> None:
         found, _, ran = cuda.pool_gather_forward(kernels, positions=positions, **arguments)
         assert ran == ["rows by 1"] and torch.equal(found, expected)
     shifted = torch.cat([torch.zeros(1), expected.flatten()])[1:].view(expected.shape)
-    for channels_last, names in ((True, ["rows by 4", "rows by 1"]), (False, ["tiles, vectors in, vectors out", "tiles, vectors out"])):  # fmt: skip
-        grads = [expected, shifted]
-        found = [
-            cuda.pool_gather_backward(kernels, g, winners, positions, None, features.shape, channels_last)
-            for g in grads
-        ]
-        assert [ran[1] for _, ran in found] == names and torch.equal(found[0][0], found[1][0])
+    for channels_last, kernel, narrow in (
+        (True, "rows by 4", "rows by 1"),
+        (False, "tiles, vectors in, vectors out", "tiles, vectors out"),
+    ):
+        arguments = (winners, positions, None, features.shape, channels_last)
+        found, ran = cuda.pool_gather_backward(kernels, expected, *arguments)
+        again, ran_shifted = cuda.pool_gather_backward(kernels, shifted, *arguments)
+        assert (ran[1], ran_shifted[1]) == (kernel, narrow) and torch.equal(found, again)
 
 
 @pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
@@ -146,7 +148,7 @@ def test_the_gradient_of_nan_goes_to_the_last_one(kernels, layout: str) -> None:
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_repeated_places_add_up_in_row_order(kernels, dtype: torch.dtype) -> None:
-    """300 readers: a bfloat16 sum would stop at 256. And sums of float32 that only the order of the rows gives."""
+    """300 readers: a bfloat16 sum would stop at 256. And sums that only the order of the rows gives."""
     positions, image_index = torch.zeros(3, 100, dtype=torch.int64), torch.zeros(3, dtype=torch.int64)
     winners = torch.full((3, 100, 24), 3, dtype=torch.uint8)
     rows = torch.randn(300, 24, generator=torch.Generator().manual_seed(7), dtype=torch.float64).to(dtype)
@@ -186,7 +188,8 @@ def test_without_windows_or_places(kernels) -> None:
         ((0, 3, 4, 4), torch.zeros(0, 5, dtype=torch.int64)),
         ((2, 3, 1, 0), torch.full((2, 2), -1)),
     ]:
-        out, winners, _ = cuda.pool_gather_forward(kernels, torch.randn(shape), positions, torch.ones(shape[1]))
+        features, vector = torch.randn(shape), torch.ones(shape[1])
+        out, winners, _ = cuda.pool_gather_forward(kernels, features, positions, vector)
         expected = torch.where(positions == -1, 0.0, math.nan)[..., None].expand(out.shape)
         torch.testing.assert_close(out, expected, equal_nan=True)
         for channels_last in (False, True):
@@ -201,15 +204,17 @@ def test_division_by_multiplication(kernels) -> None:
     divisors = [*range(1, 70), 2**31 - 1, 2**31, 2**31 + 1, 2**33 - 1, 10**15 + 37, 2**61 + 3]
     for divisor in divisors:
         numbers = torch.randint(0, 2**63 - 1, (20,), generator=generator).tolist()
-        multiples = [number // divisor * divisor for number in [*numbers, 2**62, 2**63 - 1]]
-        for number in [0, 1, 2**32 - 1, 2**32, 2**63 - 1, *numbers, *multiples, *(m - 1 for m in multiples if m)]:
+        numbers += [0, 1, 2**32 - 1, 2**32, 2**62, 2**63 - 1]
+        multiples = [number // divisor * divisor for number in numbers]
+        for number in [*numbers, *multiples, *(multiple - 1 for multiple in multiples if multiple)]:
             assert kernels.divided(number, divisor) == number // divisor
     assert kernels.divided(7, 0) == 7  # of a grid without columns, which nobody divides by
 
 
 def test_sample_positions_equals_the_reference(kernels) -> None:
     generator = torch.Generator().manual_seed(4)
-    for h, w, count in [(12, 16, 100), (1, 1, 1), (7, 30, 0), (25, 33, 825), (3, 3, 20), (0, 4, 2), (40, 60, 300)]:
+    sizes = [(12, 16, 100), (1, 1, 1), (7, 30, 0), (25, 33, 825), (3, 3, 20), (0, 4, 2), (40, 60, 300)]
+    for h, w, count in sizes:
         valid = torch.stack([torch.randint(0, side + 2, (9,), generator=generator) for side in (h, w)], dim=1)
         valid[0] = torch.tensor([h, w])
         keys = torch.randint(-(2**62), 2**62, (9,), generator=generator)

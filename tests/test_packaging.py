@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from pixelbert_fast import _build, _build_commands
+from pixelbert_fast import _build, _build_commands, _build_cuda
 from pixelbert_fast._build import Machine
 from pixelbert_fast.errors import RunError, UserError
 
@@ -202,12 +202,12 @@ def test_commands_that_build_nothing_decide_nothing(monkeypatch: pytest.MonkeyPa
 
 
 def test_architectures_become_flags_of_nvcc() -> None:
-    assert _build_commands.architecture_flags("8.0;9.0+PTX") == [
+    assert _build_cuda.architecture_flags("8.0;9.0+PTX") == [
         "-gencode=arch=compute_80,code=sm_80",
         "-gencode=arch=compute_90,code=sm_90",
         "-gencode=arch=compute_90,code=compute_90",
     ]
-    assert _build_commands.architecture_flags("9.0a 12.0") == [
+    assert _build_cuda.architecture_flags("9.0a 12.0") == [
         "-gencode=arch=compute_90a,code=sm_90a",
         "-gencode=arch=compute_120,code=sm_120",
     ]

@@ -1,0 +1,131 @@
+"""The `cuda` backend: C++ kernels for CUDA tensors, in a library of its own, which an installation has built.
+
+The library is loaded when an op first asks for it, and only where torch sees a GPU: it needs symbols that a
+torch without CUDA has not. Nothing here waits for the device, so that calls can be captured in a CUDA graph.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+from functools import cache
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from .. import _build
+from ..environment import BUILD
+from . import cpu_backend
+from .arguments import FLOATS
+
+AUTOMATIC = ("cuda",)
+LIBRARIES = "_C_cuda.*"
+PACKAGE = Path(__file__).resolve().parent.parent
+
+
+def why_not(op: str, device_type: str, dtype: torch.dtype) -> str | None:
+    """See `backends`."""
+    if device_type != "cuda":
+        return f"it takes CUDA tensors, and these are on {device_type}."
+    if op == "pixel_embed":
+        return "it has no kernel of its own for pixel_embed."
+    if op == "pool_gather" and dtype not in FLOATS:
+        return f"it has no kernel for {dtype}."
+    if torch.version.hip is not None:
+        return "it is CUDA code, and this torch is built for ROCm; use triton."
+    if not torch.cuda.is_available():
+        return "torch sees no GPU on this machine."
+    return why_not_loaded() or why_not_started(torch.cuda.current_device())
+
+
+@cache
+def why_not_loaded() -> str | None:
+    """Load the library, once; None where that worked."""
+    library = library_path()
+    if library is None:
+        return (
+            f"its library was not built ({why_not_built()}); install again with {BUILD.name}=force and nvcc."
+        )
+    reason = cpu_backend.why_not_loaded()  # which defines the ops that this library implements
+    if reason is not None:
+        return reason
+    try:
+        torch.ops.load_library(library)
+    except OSError as error:
+        return f"{library.name} does not load into torch {torch.__version__}: {error}"
+    return None
+
+
+@cache
+def why_not_started(device: int) -> str | None:
+    """None where the driver and the GPU number `device` run the library's kernels; it has been loaded."""
+    ask = ctypes.CDLL(str(library_path())).pixelbert_fast_cuda_why_not
+    ask.restype = ctypes.c_char_p
+    reason = ask(ctypes.c_int(device))
+    if reason is None:
+        return None
+    return (
+        f"its kernels do not run on cuda:{device}: {reason.decode()}; build them for that GPU"
+        f" with TORCH_CUDA_ARCH_LIST and {BUILD.name}=force."
+    )
+
+
+def library_path() -> Path | None:
+    """The library beside the package's other files; None where it was not built."""
+    found = sorted(path for path in PACKAGE.glob(LIBRARIES) if path.suffix in (".so", ".pyd"))
+    return found[0] if found else None
+
+
+def why_not_built() -> str:
+    """What the build record says of the CUDA part."""
+    try:
+        record = json.loads((PACKAGE / _build.RECORD).read_text(encoding="utf-8"))
+        return record["cuda"]["reason"]
+    except (OSError, ValueError, KeyError):
+        return "no build has left a record"
+
+
+def pool_gather_forward(
+    features: Tensor,
+    positions: Tensor,
+    embedding: Tensor | None,
+    image_index: Tensor | None,
+    save_winners: bool = True,
+) -> tuple[Tensor, Tensor]:
+    """See `backends`."""
+    shape = (*positions.shape, features.shape[1])
+    out = torch.empty(shape, dtype=features.dtype, device=features.device)
+    winners = torch.empty(shape if save_winners else 0, dtype=torch.uint8, device=features.device)
+    if embedding is not None:
+        embedding = embedding.to(torch.promote_types(features.dtype, torch.float32)).contiguous()
+    torch.ops.pixelbert_fast_native.pool_gather_forward(
+        features, positions, embedding, image_index, out, winners if save_winners else None
+    )
+    return out, winners
+
+
+def pool_gather_backward(
+    grad: Tensor,
+    winners: Tensor,
+    positions: Tensor,
+    image_index: Tensor | None,
+    shape: list[int],
+    channels_last: bool,
+) -> Tensor:
+    """See `backends`."""
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    grad_features = torch.empty(shape, dtype=grad.dtype, device=grad.device, memory_format=layout)
+    torch.ops.pixelbert_fast_native.pool_gather_backward(
+        grad.contiguous(), winners, positions, image_index, grad_features
+    )
+    return grad_features
+
+
+def sample_positions(
+    valid_grid: Tensor, grid: tuple[int, int], count: int, seed: Tensor, keys: Tensor
+) -> Tensor:
+    """See `backends`."""
+    out = torch.empty(valid_grid.shape[0], count, dtype=torch.int32, device=valid_grid.device)
+    torch.ops.pixelbert_fast_native.sample_positions(valid_grid, seed, keys, *grid, out)
+    return out
