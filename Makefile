@@ -9,7 +9,7 @@ BIN := .venv/bin
 TESTS ?= tests
 PYTEST_FLAGS ?=
 
-.PHONY: setup demo test lint format kernels-static clean
+.PHONY: setup demo test lint format kernels-static cuda-static clean
 
 setup:
 	@if [ -z "$(PYTHON)" ]; then echo "No Python >= 3.11 found; name one: make setup PYTHON=/path/to/python" >&2; exit 2; fi
@@ -34,6 +34,10 @@ format: setup
 # Needs no GPU, but triton: pip install triton
 kernels-static: setup
 	@$(BIN)/python benchmarks/kernels_static.py
+
+# Needs no GPU, but nvcc.
+cuda-static: setup
+	@$(BIN)/python benchmarks/cuda_static.py
 
 clean:
 	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .hypothesis .benchmarks

@@ -18,7 +18,7 @@ DTYPES = [torch.float32, torch.bfloat16, torch.float16, torch.float64]
 # (B, C, H, W): whole vectors, odd sides; single elements; one window; one channel; several tiles; wide rows.
 SHAPES = [(3, 64, 7, 5), (2, 37, 6, 8), (1, 8, 2, 3), (2, 1, 4, 5), (2, 136, 5, 16), (1, 24, 9, 24)]
 LAYOUTS = ["contiguous", "channels_last", "transposed", "sliced", "aligned_slice"]
-PAIRS = "tiles of pairs"
+PAIRS, TILES = "tiles of pairs", "tiles, vectors in"
 
 
 @pytest.fixture(scope="module")
@@ -99,8 +99,8 @@ def test_pool_gather_equals_the_reference(kernels, dtype: torch.dtype, layout: s
         ((2, 64, 6, 8), torch.float16, "sliced", "rows by 1", "rows by 8"),
         ((2, 61, 6, 8), torch.bfloat16, "channels_last", "rows by 1", "rows by 1"),
         ((2, 61, 6, 8), torch.bfloat16, "contiguous", PAIRS, "tiles, vectors out"),
-        ((2, 64, 6, 8), torch.float16, "contiguous", f"{PAIRS}, vectors out", "tiles, vectors in, vectors out"),
-        ((2, 64, 7, 9), torch.float32, "contiguous", "tiles, vectors out", "tiles, vectors in"),
+        ((2, 64, 6, 8), torch.float16, "contiguous", f"{PAIRS}, vectors out", f"{TILES}, vectors out"),
+        ((2, 64, 7, 9), torch.float32, "contiguous", "tiles, vectors out", TILES),
         ((2, 61, 7, 9), torch.float32, "transposed", "tiles", "tiles"),
         ((2, 1, 6, 8), torch.float32, "contiguous", "rows by 1", "rows by 1"),
     ],
@@ -130,7 +130,7 @@ def test_addresses_between_vectors_are_read_by_single_elements(kernels) -> None:
     shifted = torch.cat([torch.zeros(1), expected.flatten()])[1:].view(expected.shape)
     for channels_last, kernel, narrow in (
         (True, "rows by 4", "rows by 1"),
-        (False, "tiles, vectors in, vectors out", "tiles, vectors out"),
+        (False, f"{TILES}, vectors out", "tiles, vectors out"),
     ):
         arguments = (winners, positions, None, features.shape, channels_last)
         found, ran = cuda.pool_gather_backward(kernels, expected, *arguments)

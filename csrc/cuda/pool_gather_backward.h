@@ -63,12 +63,12 @@ struct ListReaders {
       if (image < sequences) chain_sequence(image, place, &head);
       return head;
     }
+    PIXELBERT_KEEP_LOOP
     for (int64_t end = sequences; end > 0; end -= kAhead) {
-      int32_t images[kAhead];
-      look_back(image_index, end, images);
-      PIXELBERT_UNROLL
+      const uint32_t found = look_back(image_index, end, image);
+      PIXELBERT_KEEP_LOOP
       for (int i = 0; i < kAhead; ++i) {
-        if (end - 1 - i >= 0 && images[i] == image) chain_sequence(end - 1 - i, place, &head);
+        if (found >> i & 1) chain_sequence(end - 1 - i, place, &head);
       }
     }
     return head;
@@ -76,23 +76,31 @@ struct ListReaders {
 
   PIXELBERT_HOST_DEVICE void chain_sequence(int64_t sequence, int64_t place, int64_t* head) const {
     const int64_t begin = sequence * count;
+    PIXELBERT_KEEP_LOOP
     for (int64_t end = count; end > 0; end -= kAhead) {
-      int32_t places[kAhead];
-      look_back(positions + begin, end, places);
-      PIXELBERT_UNROLL
+      const uint32_t found = look_back(positions + begin, end, place);
+      if (found == 0) continue;
+      PIXELBERT_KEEP_LOOP
       for (int i = 0; i < kAhead; ++i) {
+        if ((found >> i & 1) == 0) continue;
         const int64_t row = begin + end - 1 - i;
-        if (end - 1 - i < 0 || places[i] != place) continue;
         store_one(next + row, *head);
         *head = row;
       }
     }
   }
 
-  // The `kAhead` numbers before `end`, last first, as far as there are any.
-  PIXELBERT_HOST_DEVICE static void look_back(const int32_t* from, int64_t end, int32_t* found) {
+  // Which of the `kAhead` numbers before `end`, the last in the lowest bit, are `wanted`.
+  PIXELBERT_HOST_DEVICE static uint32_t look_back(const int32_t* from, int64_t end, int64_t wanted) {
+    const int there = end < kAhead ? static_cast<int>(end) : kAhead;
+    const int32_t* last = from + end - 1;
+    int32_t numbers[kAhead];
     PIXELBERT_UNROLL
-    for (int i = 0; i < kAhead; ++i) found[i] = end - 1 - i >= 0 ? load_one(from + end - 1 - i) : 0;
+    for (int i = 0; i < kAhead; ++i) numbers[i] = load_one(last - (i < there ? i : 0));
+    uint32_t found = 0;
+    PIXELBERT_UNROLL
+    for (int i = 0; i < kAhead; ++i) found |= uint32_t{i < there && numbers[i] == wanted} << i;
+    return found;
   }
 };
 
@@ -132,7 +140,7 @@ struct Scatter {
         const Wide value = Kind::widen(values.at[e]);
         PIXELBERT_UNROLL
         for (int pixel = 0; pixel < kPixels; ++pixel) {
-          sums[pixel][e] = pixels.at[e] == pixel ? sums[pixel][e] + value : sums[pixel][e];
+          sums[pixel][e] += pixels.at[e] == pixel ? value : Wide{0};
         }
       }
     }
