@@ -93,7 +93,7 @@ def page(rows: list[dict], version: str) -> str:
     lines = [
         "# The CUDA kernels, compiled without a GPU",
         "",
-        f"Written by `make cuda-static` with nvcc {version}, warnings as errors; nothing was timed. A cell is",
+        "X",
         "registers a thread / bytes a thread spills / bytes of shared memory a block. No kernel has a stack.",
         "`by N`: a thread moves N elements at a time, 16 bytes or one element. 256 threads a block;",
         "`ListReaders` 128.",

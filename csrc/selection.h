@@ -37,7 +37,7 @@ PIXELBERT_HOST_DEVICE Threshold narrow(Threshold state, const int64_t* histogram
   return state;
 }
 
-// Whether a digit is the threshold's, given how many candidates have a smaller one, and how many that or a smaller one.
+// Whether a digit is the threshold's, given how many candidates have a smaller one and how many at most that one.
 PIXELBERT_HOST_DEVICE bool is_threshold_digit(int64_t below, int64_t through, int64_t wanted) {
   return below < wanted && wanted <= through;
 }

@@ -13,7 +13,9 @@
 
 namespace pixelbert {
 
-inline MapShape shape_of(const torch::stable::Tensor& map) { return {map.size(0), map.size(1), map.size(2), map.size(3)}; }
+inline MapShape shape_of(const torch::stable::Tensor& map) {
+  return {map.size(0), map.size(1), map.size(2), map.size(3)};
+}
 
 inline MapStrides strides_of(const torch::stable::Tensor& map) {
   return {map.stride(0), map.stride(1), map.stride(2), map.stride(3)};

@@ -79,7 +79,7 @@ def link_command(machine: Machine, objects: list[Path], library: Path) -> list[s
 
 
 def toolkit_libraries(nvcc: str) -> list[Path]:
-    """Where the toolkit of `nvcc` keeps its libraries: nvcc is asked, which may be a script somewhere else."""
+    """Where the toolkit of `nvcc` keeps its libraries: nvcc is asked, which may be a script elsewhere."""
     printed = subprocess.run([nvcc, "-dryrun", "-x", "cu", "-E", os.devnull], capture_output=True, text=True)
     top_line = re.search(r"^#\$ TOP=(.*)$", printed.stderr, re.M)
     top = Path(top_line[1].strip()) if top_line else Path(nvcc).resolve().parent.parent

@@ -1,18 +1,24 @@
-"""The CUDA sources compile where there is no GPU, spill nothing, and register what Python calls; and what is said
-where the backend cannot run."""
+"""The CUDA sources where there is no GPU: they compile, spill nothing and register what Python calls.
+
+And what is said where the backend cannot run, or its library cannot be built.
+"""
 
 from __future__ import annotations
 
 import json
 import subprocess
 import sys
+import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from setuptools import Distribution
 
-from pixelbert_fast import _build, ops
+from pixelbert_fast import _build, _build_commands, _build_cuda, ops
 from pixelbert_fast.ops import cpu_backend, cuda_backend
+from tests.test_packaging import SMALLEST_SOURCE, build_wheel, copy_tree, record_in
 
 ROOT = Path(__file__).resolve().parent.parent
 MACHINE = _build.find_machine(ROOT)
@@ -39,6 +45,7 @@ def test_the_library_registers_its_kernels() -> None:
     code = """
 import ctypes, os, torch
 from pixelbert_fast.ops import cpu_backend, cuda_backend
+from tests.test_packaging import SMALLEST_SOURCE, build_wheel, copy_tree, record_in
 assert cpu_backend.why_not_loaded() is None
 ctypes.CDLL(str(cuda_backend.library_path()), mode=os.RTLD_LAZY)
 for op in ("pool_gather_forward", "pool_gather_backward", "sample_positions"):
@@ -77,3 +84,62 @@ def test_why_not(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "_C_cuda.abi3.so").write_bytes(b"not a library")
     if cpu_backend.why_not_loaded() is None:
         assert f"does not load into torch {torch.__version__}" in why_not("pool_gather", "cuda", FLOAT)
+
+
+@pytest.mark.skipif(
+    MACHINE.nvcc is None or MACHINE.compiler is None, reason="no nvcc or no C++ compiler here"
+)
+@pytest.mark.parametrize("works", [True, False])
+def test_force_builds_a_second_library_or_fails(works: bool, tmp_path: Path) -> None:
+    tree = copy_tree(tmp_path)
+    for source in (tree / "csrc").rglob("*.c*"):
+        source.unlink()
+    (tree / "csrc" / "smallest.cpp").write_text(SMALLEST_SOURCE)
+    (tree / "csrc" / "smallest.cu").write_text(
+        "__global__ void nothing() {}" if works else "__global__ void broken( {"
+    )
+    built, printed = build_wheel(tree, "force")
+    if not works:
+        assert built is None and "smallest.cu" in printed
+        return
+    assert built is not None, printed
+    with zipfile.ZipFile(built) as archive:
+        libraries = {name for name in archive.namelist() if name.endswith(".so")}
+    assert libraries == {"pixelbert_fast/_C.abi3.so", f"pixelbert_fast/{_build_cuda.LIBRARY}"}
+    assert record_in(built)["cuda"]["built"]
+
+
+@pytest.mark.parametrize("mode", ["auto", "force"])
+def test_a_cuda_part_that_fails_leaves_the_cpu_part_and_a_record(
+    mode: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_):
+        raise RuntimeError("nvcc knows no such GPU")
+
+    monkeypatch.setattr(_build_cuda, "build", fail)
+    machine = _build.Machine(("a.cpp",), ("a.cu",), (), "/c++", "/nvcc", "2.13.0", "13.0")
+    decision = _build.decide(mode, machine)
+    record = _build.record_of(mode, machine, decision)
+    command = _build_commands._build_ext(record, machine, decision, mode)(Distribution())
+    command.build_temp = str(tmp_path)
+    if mode == "force":
+        with pytest.raises(RuntimeError, match="no such GPU"):
+            command.build_cuda(tmp_path / _build_cuda.LIBRARY)
+        return
+    command.build_cuda(tmp_path / _build_cuda.LIBRARY)
+    assert record["cpu"]["built"]
+    assert record["cuda"] == {"built": False, "reason": "compiling failed: nvcc knows no such GPU"}
+
+
+@pytest.mark.skipif(
+    MACHINE.nvcc is None or MACHINE.compiler is None, reason="no nvcc or no C++ compiler here"
+)
+def test_it_builds_without_ninja(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from torch.utils import cpp_extension
+
+    monkeypatch.setattr(cpp_extension, "is_ninja_available", lambda: False)
+    source = tmp_path / "smallest.cu"
+    source.write_text("__global__ void nothing() {}")
+    machine = replace(MACHINE, cuda_sources=(str(source),), architectures="9.0")
+    _build_cuda.build(machine, tmp_path / "objects", tmp_path / _build_cuda.LIBRARY)
+    assert (tmp_path / _build_cuda.LIBRARY).is_file()

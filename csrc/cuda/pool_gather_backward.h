@@ -1,6 +1,6 @@
-// The backward of pool_gather as kernels for blocks of threads. The first lists who reads each window; the second writes
-// each element of the dense gradient once, zeros included, and adds repeated places up in the order of the rows. So
-// nothing is filled beforehand, no two threads meet in one element, and the sums are the same every time.
+// The backward of pool_gather as kernels for blocks of threads. The first lists who reads each window; the second
+// writes each element of the dense gradient once, zeros included, and adds repeated places up in the order of rows.
+// So nothing is filled beforehand, no two threads meet in one element, and the sums are the same every time.
 //
 // The lists cost 8 bytes a window and 8 a row and one launch. A sort of the places (torch's) takes about fifteen
 // launches, which cost more than the whole backward of a small batch.
@@ -18,9 +18,10 @@ namespace pixelbert {
 
 constexpr int64_t kNoReader = -1;
 
-// A thread for each window looks through the rows of its image, last to first, and chains those that read it: `first` of
-// a window [B * covering windows] is its lowest row, `next` [S * K] of a row the following one of the same window. All
-// lanes of a warp look at the same row, which is one access. A row without a place is in no chain, its `next` unwritten.
+// A thread for each window looks through the rows of its image, last to first, and chains those that read it: `first`
+// of a window [B * covering windows] is its lowest row, `next` [S * K] of a row the following one of the same window.
+// All lanes of a warp look at the same row, which is one access. A row without a place is in no chain, and its `next`
+// is not written.
 struct ListReaders {
   using Shared = NothingShared;
   static constexpr int kThreads = 128;
@@ -199,8 +200,8 @@ struct ScatterRows {
   }
 };
 
-// A contiguous gradient: a block sums 32 windows, neighbours along the map, for a cache line of channels, reading along
-// channels; the sums turn in shared memory and are written along the map's rows.
+// A contiguous gradient: a block sums 32 windows, neighbours along the map, for a cache line of channels, reading
+// along channels; the sums turn in shared memory and are written along the map's rows.
 template <typename Kind>
 struct ScatterTiles {
   using Scalar = typename Kind::Scalar;
@@ -266,8 +267,8 @@ struct ScatterTiles {
     }
   }
 
-  // A thread keeps its columns and goes from line to line. Vectors lie within one row of the map, because its width is a
-  // multiple of theirs.
+  // A thread keeps its columns and goes from line to line. Vectors lie within one row of the map, because its width is
+  // a multiple of theirs.
   template <int kStep>
   PIXELBERT_HOST_DEVICE void write(const Shared& shared, int64_t first_window, int64_t first_channel,
                                    int thread) const {

@@ -91,9 +91,9 @@ struct FillMissing {
   }
 };
 
-// Channels are neighbours. A thread takes `kItems` vectors of `kWidth` channels of one row each, and has the four pixels
-// of all of them under way before it looks at the first: no jump stands between, a row without a place and a thread
-// beyond the last vector read what another does. Threads of a block are neighbours along the output.
+// Channels are neighbours. A thread takes `kItems` vectors of `kWidth` channels of one row each, and has the four
+// pixels of all of them under way before it looks at the first: no jump stands between, for a row without a place and
+// a thread beyond the last vector read what another does. Threads of a block are neighbours along the output.
 template <typename Kind, int kWidth>
 struct GatherRows {
   using Scalar = typename Kind::Scalar;
@@ -176,8 +176,8 @@ struct GatherRows {
   }
 };
 
-// Any strides. Lanes of a warp are rows: sampled places ascend, so that neighbouring lanes find their pixels in the same
-// cache lines of a channel's plane. A tile of the output turns in shared memory, to be written along channels.
+// Any strides. Lanes of a warp are rows: sampled places ascend, so that neighbouring lanes find their pixels in the
+// same cache lines of a channel's plane. A tile of the output turns in shared memory, to be written along channels.
 template <typename Kind>
 struct GatherTiles {
   using Scalar = typename Kind::Scalar;

@@ -1,7 +1,7 @@
-// sample_positions as a kernel for blocks of threads, a block a row. Each thread has a run of neighbouring valid places
-// and draws their words anew in every pass: ten multiplications cost less than keeping them, and set no limit to the
-// grid. The threshold comes from four histograms; the places below it are written in order, by prefix sums of the
-// threads' counts.
+// sample_positions as a kernel for blocks of threads, a block a row. Each thread has a run of neighbouring valid
+// places and draws their words anew in every pass: twenty multiplications cost less than keeping them and set no limit
+// to the grid. The threshold comes from four histograms; the places below it are written in order, by prefix sums of
+// the threads' counts.
 #pragma once
 
 #include <cstdint>

@@ -1,5 +1,5 @@
-// The CUDA kernels as a CPU runs them: the same structs, grids and choices of csrc/cuda/, block after block and in each
-// step thread after thread. Every access to a tensor's memory is checked, and writes are counted.
+// The CUDA kernels as a CPU runs them: the same structs, grids and choices of csrc/cuda/, block after block and in
+// each step thread after thread. Every access to a tensor's memory is checked, and writes are counted.
 #define PIXELBERT_CHECKED_MEMORY
 #include <cstring>
 #include <memory>
