@@ -23,7 +23,7 @@ from .arguments import (
 )
 from .pixel_embed_reference import pixel_embed_reference
 from .pool_gather_reference import pool_gather_reference
-from .sample_positions_reference import sample_positions_reference, signed_64
+from .sample_positions_reference import signed_64
 
 ORDERS = ("project_pool", "pool_project")
 
@@ -87,9 +87,6 @@ def sample_positions(
     )
     device = valid_grid.device
     name = backends.choose(op, backend, device.type, torch.int32)
-    if name == backends.REFERENCE:
-        backends.note(op, name)
-        return sample_positions_reference(valid_grid, grid, count, seed=seed, keys=keys)
     seed = seed.to(device) if isinstance(seed, Tensor) else torch.full((), signed_64(seed), device=device)
     if keys is None:
         keys = torch.arange(valid_grid.shape[0], device=device)

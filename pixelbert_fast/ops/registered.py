@@ -1,7 +1,8 @@
 """The ops as PyTorch knows them: schema, fake kernels, autograd, and what they refuse.
 
-Each calls the backend that its last argument names. The reference is not among them: it is plain PyTorch and
-needs no registration. Arguments have been checked, and integers made int32, by `functional`.
+Each calls the backend that its last argument names. The references of pool_gather and pixel_embed are not
+among them: they are plain PyTorch and need no registration. Arguments have been checked, and integers made
+int32, by `functional`.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 
 from . import backends
+from .sample_positions_reference import sample_positions_reference
 
 
 @torch.library.custom_op(
@@ -21,7 +23,12 @@ from . import backends
 def sample_positions(
     valid_grid: Tensor, h: int, w: int, count: int, seed: Tensor, keys: Tensor, backend: str
 ) -> Tensor:
+    """The reference too: Philox in compiled code takes minutes to compile and, with products that exceed an
+    int64 in generated C++, gave other words (torch 2.13).
+    """
     backends.note("sample_positions", backend)
+    if backend == backends.REFERENCE:
+        return sample_positions_reference(valid_grid, (h, w), count, seed=seed, keys=keys)
     return backends.module(backend).sample_positions(valid_grid, (h, w), count, seed, keys)
 
 
