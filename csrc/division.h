@@ -9,8 +9,8 @@ namespace pixelbert {
 
 // Divides numbers of 0 .. 2^63 - 1 by one multiplication; a GPU divides 64-bit numbers in a hundred instructions, in
 // a call that costs registers. Granlund, Montgomery: "Division by invariant integers using multiplication",
-// PLDI 1994: with 2^shift >= d and factor = floor(2^(63 + shift) / d) + 1, n * factor / 2^(63 + shift) exceeds n / d by
-// less than 1 / d for every n < 2^63.
+// PLDI 1994: with 2^shift >= d and factor = floor(2^(63 + shift) / d) + 1, n * factor / 2^(63 + shift) exceeds n / d
+// by less than 1 / d for every n < 2^63.
 struct Divisor {
   int64_t value;
   uint64_t factor;
