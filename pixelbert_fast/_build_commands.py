@@ -6,17 +6,20 @@ Needs setuptools, and torch only where there is something to compile.
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-from . import _build, environment
+from . import _build, _build_host, environment
 
 _NAME = "pixelbert_fast._C"
 _COMMANDS = frozenset({"bdist_wheel", "build", "build_ext", "develop", "editable_wheel", "install"})
 # The oldest torch whose stable interface the sources use; the built library runs on it and on later ones.
 _TORCH_TARGET = "0x020b000000000000"
 _FLAGS = ["-O3", "-std=c++17", f"-DTORCH_TARGET_VERSION={_TORCH_TARGET}"]
+_WARNINGS = ["-Wno-psabi"]  # vectors are passed only to functions that are always inlined
 
 
 def setup_arguments(root: Path, arguments: list[str]) -> dict[str, Any]:
@@ -28,16 +31,31 @@ def setup_arguments(root: Path, arguments: list[str]) -> dict[str, Any]:
         return {}
     mode = environment.BUILD.read()
     machine = _build.find_machine(root)
-    decision = _build.decide(mode, machine)
+    decision = _build.decide(mode, machine, in_place=_builds_in_place(arguments))
     print(f"pixelbert_fast native code\n{_build.table(mode, machine, decision)}", flush=True)
     record = _build.record_of(mode, machine, decision)
     if not decision.cpu:
         return {"cmdclass": {"build_py": _build_py(record)}}
+    record["flags"] = [*_FLAGS, *_WARNINGS]
+    _put_ninja_on_the_path()
     return {
         "cmdclass": {"build_py": _build_py(record), "build_ext": _build_ext(record, machine, decision)},
         "ext_modules": [_extension(machine, optional=mode != "force")],
         "options": {"bdist_wheel": {"py_limited_api": "cp311"}},
     }
+
+
+def _builds_in_place(arguments: list[str]) -> bool:
+    return not {"develop", "editable_wheel"}.isdisjoint(arguments) or (
+        "build_ext" in arguments and not {"--inplace", "-i"}.isdisjoint(arguments)
+    )
+
+
+def _put_ninja_on_the_path() -> None:
+    """torch looks for ninja on the path only, where a Python that is called by its own path has none."""
+    ninja = _build_host.find_ninja()
+    if ninja and shutil.which("ninja") is None:
+        os.environ["PATH"] = f"{Path(ninja).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
 
 
 def _build_py(record: dict[str, Any]) -> type:
@@ -61,16 +79,21 @@ def _build_ext(record: dict[str, Any], machine: _build.Machine, decision: _build
 
         def build_extensions(self) -> None:
             (extension,) = self.extensions
+            host: Any = nullcontext()
+            if decision.host:
+                directory = Path(self.build_temp, "host").absolute()
+                host = _build_host.building(machine, record, directory, optional=extension.optional)
             try:
-                if decision.cuda:
-                    extension.extra_objects += _cuda_objects(machine, Path(self.build_temp))
-                super().build_extensions()
+                with host:
+                    if decision.cuda:
+                        extension.extra_objects += _cuda_objects(machine, Path(self.build_temp))
+                    super().build_extensions()
             except Exception as error:
                 if not extension.optional:
                     raise
                 reason = f"compiling failed: {(str(error) or type(error).__name__).splitlines()[0]}"
                 print(f"pixelbert_fast: no native code, {reason}", flush=True)
-                for part in ("cpu", "cuda"):
+                for part in ("cpu", "cuda", "host"):
                     record[part] = {"built": False, "reason": reason}
             library = Path(self.build_lib, self.get_ext_filename(_NAME))
             _build.write_record(library.parent, record)
@@ -80,6 +103,8 @@ def _build_ext(record: dict[str, Any], machine: _build.Machine, decision: _build
             package = Path(self.get_finalized_command("build_py").get_package_dir("pixelbert_fast"))
             if not record["cpu"]["built"]:  # one from an earlier build would not be what the record says
                 (package / Path(self.get_ext_filename(_NAME)).name).unlink(missing_ok=True)
+            if not record["host"]["built"]:
+                (package / _build_host.library_name()).unlink(missing_ok=True)
             _build.write_record(package, record)
 
     return RecordingBuildExt
@@ -91,8 +116,7 @@ def _extension(machine: _build.Machine, *, optional: bool) -> Any:
     return CppExtension(
         _NAME,
         list(machine.cpp_sources),
-        # -Wno-psabi: vectors are passed only to functions that are always inlined.
-        extra_compile_args={"cxx": [*_FLAGS, "-Wno-psabi"]},
+        extra_compile_args={"cxx": [*_FLAGS, *_WARNINGS]},
         depends=list(machine.headers),
         py_limited_api=True,
         optional=optional,

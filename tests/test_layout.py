@@ -24,7 +24,16 @@ FLOORS = {
     "visualize": 5,
     "top": 6,
 }
-GROUND_MODULES = {"", "errors", "environment", "batch", "_source_tree", "_build", "_build_commands"}
+GROUND_MODULES = {
+    "",
+    "errors",
+    "environment",
+    "batch",
+    "_source_tree",
+    "_build",
+    "_build_commands",
+    "_build_host",
+}
 TOP_MODULES = {"cli", "train"}
 
 # Where a library may be imported: path prefixes inside the repository.
