@@ -161,6 +161,25 @@ def write_record(package: Path, record: dict[str, Any]) -> None:
     (package / RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 
 
+def read_record(package: Path) -> dict[str, Any]:
+    """Return the build record in the directory `package`.
+
+    Raises:
+        RunError: there is none, or none that can be read.
+    """
+    try:
+        record = json.loads((package / RECORD).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise RunError(f"there is no {RECORD} in {package}; an installation writes it") from None
+    except (OSError, ValueError) as error:
+        raise RunError(
+            f"{package / RECORD} cannot be read ({error}); an installation writes it anew"
+        ) from None
+    if not isinstance(record, dict):
+        raise RunError(f"{package / RECORD} holds no record; an installation writes it anew")
+    return record
+
+
 def record_of(mode: str, machine: Machine, decision: Decision) -> dict[str, Any]:
     """Return what the build record says: what was built with what, and why not the rest."""
     return {

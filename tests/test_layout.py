@@ -33,8 +33,10 @@ GROUND_MODULES = {
     "_build",
     "_build_commands",
     "_build_host",
+    "_host",
+    "machine",
 }
-TOP_MODULES = {"cli", "train"}
+TOP_MODULES = {"cli", "train", "environment_report"}
 
 # Where a library may be imported: path prefixes inside the repository.
 ONLY_IN = {
