@@ -100,7 +100,7 @@ def building(machine: Machine, record: dict[str, Any], directory: Path, *, optio
     try:
         yield
     except BaseException:
-        process.kill()
+        process.terminate()
         process.communicate()
         raise
     printed, _ = process.communicate()

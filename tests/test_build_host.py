@@ -174,6 +174,37 @@ def fake_machine(tmp_path: Path, script: str) -> Machine:
     return Machine(**{**vars(FOUND), "compiler": str(compiler), "host_source": str(source)})
 
 
+@needs_compiler
+@pytest.mark.parametrize("with_ninja", [True, False])
+def test_it_is_built_into_the_package(
+    with_ninja: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_build_host, "__file__", str(tmp_path / "_build_host.py"))
+    if not with_ninja:
+        monkeypatch.setattr(_build_host, "find_ninja", lambda: None)
+    source = tmp_path / "module.cpp"
+    source.write_text("const char* flags() { return PIXELBERT_BUILD_FLAGS; }\n")
+    compiler = _build.find_machine(ROOT).compiler
+    machine = Machine(**{**vars(FOUND), "compiler": compiler, "host_source": str(source)})
+    with _build_host.building(machine, {}, tmp_path / "objects", optional=False):
+        pass
+    assert b"-O2 -std=c++17" in (tmp_path / _build_host.library_name()).read_bytes()
+
+
+def test_ninja_is_found_beside_a_python_that_is_not_on_the_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ninja = tmp_path / "scripts" / "ninja"
+    ninja.parent.mkdir()
+    ninja.write_text("#!/bin/sh\n")
+    ninja.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(sysconfig, "get_path", lambda name: str(ninja.parent))
+    assert _build_host.find_ninja() == str(ninja)
+    _build_commands._put_ninja_on_the_path()
+    assert os.environ["PATH"].split(os.pathsep) == [str(ninja.parent), str(tmp_path)]
+
+
 def test_a_failure_is_recorded_or_with_force_an_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -56,6 +56,13 @@ def test_the_cases_are_of_every_dtype_layout_and_kind() -> None:
 def test_time_that_is_over_leaves_one_case_each() -> None:
     result = check("pool_gather", backends.REFERENCE, seconds=0)
     assert (result.status, result.detail.partition(" cases")[0]) == (selftest.PASSED, "1 of 152")
+    assert not result.complete and check("sample_positions", backends.REFERENCE).complete
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_it_takes_gradients_wherever_it_is_called(mode) -> None:
+    with mode():
+        assert check("pool_gather", backends.REFERENCE, seconds=0).status == selftest.PASSED
 
 
 WRONG = [

@@ -29,6 +29,7 @@ class Result:
     Attributes:
         status: "passed", "failed", "not usable" or "not checked".
         detail: how many cases passed, the first disagreement, or the sentence of why not.
+        complete: whether there was time for every case.
     """
 
     op: str
@@ -36,6 +37,7 @@ class Result:
     device: torch.device
     status: str
     detail: str
+    complete: bool = False
 
 
 def run(
@@ -77,7 +79,7 @@ def run(
 
 
 def keep(results: Sequence[Result]) -> None:
-    """Let automatic choice avoid the backends that failed, and use again those that passed.
+    """Let automatic choice avoid the backends that failed, and use again those that passed every case.
 
     Raises:
         OSError: the file of verdicts cannot be written.
@@ -85,7 +87,8 @@ def keep(results: Sequence[Result]) -> None:
     for device in dict.fromkeys(result.device for result in results):
         here = [one for one in results if one.device == device and one.backend != backends.REFERENCE]
         wrong = {(one.op, one.backend): one.detail for one in here if one.status == FAILED}
-        verdicts.keep(device, wrong, {(one.op, one.backend) for one in here if one.status == PASSED})
+        right = {(one.op, one.backend) for one in here if one.status == PASSED and one.complete}
+        verdicts.keep(device, wrong, right)
 
 
 def here() -> list[torch.device]:
@@ -119,13 +122,17 @@ def _check(op: str, name: str, device: torch.device, end: float, answers: dict) 
         if done and time.monotonic() > end:
             break
         if case not in answers:
-            answers[case] = case.truth(), case.rounded()
+            with torch.inference_mode(False), torch.enable_grad():
+                answers[case] = case.truth(), case.rounded()
         wrong = _disagreement(case, name, device, *answers[case])
         if wrong:
             return Result(op, name, device, FAILED, f"{case}: {wrong}")
         done += 1
-    some = f"{done} of {len(usable)}" if done < len(usable) else f"{done}"
-    return Result(op, name, device, PASSED, f"{some} cases in {time.monotonic() - start:.1f} s")
+    complete = done == len(usable)
+    count = f"{done}" if complete else f"{done} of {len(usable)}"
+    more = "" if complete else "; more time allows more"
+    detail = f"{count} cases in {time.monotonic() - start:.1f} s{more}"
+    return Result(op, name, device, PASSED, detail, complete)
 
 
 def _disagreement(
@@ -134,7 +141,7 @@ def _disagreement(
     try:
         # The reference leaves nothing unwritten, and its gradients may have no deterministic kernel on a GPU.
         poison = nullcontext() if name == backends.REFERENCE else poisoned_memory()
-        with backends.watch() as ran, poison:
+        with torch.inference_mode(False), torch.enable_grad(), backends.watch() as ran, poison:
             found = case.run(name, device)
     except Exception as error:
         return _said(error)
