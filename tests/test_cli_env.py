@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -88,6 +89,15 @@ def test_a_package_that_is_not_there_is_said(monkeypatch: pytest.MonkeyPatch) ->
     versions = environment_report.report()["versions"]
     assert versions["no-such-package"] == versions["nvidia-dali"] == "not installed"
     assert versions["torch"] == importlib.metadata.version("torch")
+
+
+def test_gpus_are_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    gpu = SimpleNamespace(name="NVIDIA H100", major=9, minor=0, total_memory=80 * 2**30)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda number: gpu)
+    told = {"name": "NVIDIA H100", "compute_capability": "9.0", "memory_gib": 80.0}
+    assert as_json(capsys)["torch"]["gpus"] == [told, told]
+    assert as_text(capsys).count("name NVIDIA H100, compute_capability 9.0, memory_gib 80.0") == 2
 
 
 def test_variables_with_values_right_and_wrong(

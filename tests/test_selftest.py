@@ -136,6 +136,31 @@ def test_how_far_a_result_may_be_off() -> None:
     )
 
 
+def test_one_gpu_of_each_model_is_checked(monkeypatch: pytest.MonkeyPatch) -> None:
+    models = ["H100", "A100", "H100"]
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: len(models))
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda number: models[number])
+    assert selftest.here() == [CPU, torch.device("cuda", 0), torch.device("cuda", 1)]
+
+
+@pytest.mark.parametrize(
+    ("name", "setting", "dtype", "rounding"),
+    [
+        ("triton", "ieee", torch.float32, 2.0**-23),
+        ("triton", "tf32", torch.float32, selftest.TF32_ROUNDING),
+        ("reference", "ieee", torch.float32, selftest.TF32_ROUNDING),
+        ("triton", "tf32", torch.bfloat16, 2.0**-7),
+    ],
+)
+def test_tf32_is_allowed_where_torch_allows_it(
+    name: str, setting: str, dtype: torch.dtype, rounding: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(selftest, "_products_may_be_tf32", lambda: setting == "tf32")
+    case = MapCase((1, 4, 2, 2), dtype, "contiguous", "separated", dimensions=3, order="project_pool")
+    assert selftest._rounding(case, name, torch.device("cuda", 0)) == rounding
+    assert selftest._rounding(case, name, CPU) == torch.finfo(dtype).eps
+
+
 def test_memory_is_poisoned_for_a_while() -> None:
     with selftest.poisoned_memory():
         assert torch.empty(3).isnan().all()

@@ -115,6 +115,17 @@ def test_a_verdict_counts_where_it_was_found(
     assert verdicts.avoided("cpu") == {}
 
 
+def test_a_backend_wrong_on_one_gpu_is_avoided_on_all(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Automatic choice knows that tensors are on a GPU, not on which."""
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(verdicts, "device_name", str)
+    verdicts.keep(torch.device("cuda", 1), {("pool_gather", "triton"): "it is off"}, set())
+    assert verdicts.avoided("cuda") == {("pool_gather", "triton"): "it is off"}
+    assert verdicts.avoided("cpu") == {}
+    verdicts.keep(torch.device("cuda", 0), {}, {("pool_gather", "triton")})
+    assert verdicts.avoided("cuda") == {("pool_gather", "triton"): "it is off"}
+
+
 def test_verdicts_of_one_run_leave_the_others(cache: Path) -> None:
     verdicts.keep(CPU, WRONG_POOL | {("pixel_embed", "triton"): "it is far off"}, set())
     verdicts.keep(CPU, {("sample_positions", "cpu"): "x"}, {("pool_gather", "cpu")})

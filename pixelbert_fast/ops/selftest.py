@@ -188,11 +188,14 @@ def _rounding(case: Case, name: str, device: torch.device) -> float:
     if not case.dtype.is_floating_point:
         return 0.0
     if case.dtype == torch.float32 and device.type == "cuda" and case.op == "pixel_embed":
-        products = torch.backends.cuda.matmul.fp32_precision == "tf32"
         # cuDNN, which takes the reference's product, has a setting of its own that allows it by default.
-        if products or name == backends.REFERENCE:
+        if name == backends.REFERENCE or _products_may_be_tf32():
             return TF32_ROUNDING
     return torch.finfo(case.dtype).eps
+
+
+def _products_may_be_tf32() -> bool:
+    return torch.backends.cuda.matmul.fp32_precision == "tf32"
 
 
 @contextmanager
