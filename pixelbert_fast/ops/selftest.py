@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -122,7 +122,7 @@ def _check(op: str, name: str, device: torch.device, end: float, answers: dict) 
         if done and time.monotonic() > end:
             break
         if case not in answers:
-            with torch.inference_mode(False), torch.enable_grad():
+            with torch.inference_mode(False), torch.enable_grad(), one_thread():
                 answers[case] = case.truth(), case.rounded()
         wrong = _disagreement(case, name, device, *answers[case])
         if wrong:
@@ -140,8 +140,8 @@ def _disagreement(
 ) -> str | None:
     try:
         # The reference leaves nothing unwritten, and its gradients may have no deterministic kernel on a GPU.
-        poison = nullcontext() if name == backends.REFERENCE else poisoned_memory()
-        with torch.inference_mode(False), torch.enable_grad(), backends.watch() as ran, poison:
+        around = one_thread() if name == backends.REFERENCE else poisoned_memory()
+        with torch.inference_mode(False), torch.enable_grad(), backends.watch() as ran, around:
             found = case.run(name, device)
     except Exception as error:
         return _said(error)
@@ -187,10 +187,10 @@ def _rounding(case: Case, name: str, device: torch.device) -> float:
     """One rounding of the dtype's, or of tf32's where products of float32 may be rounded to it."""
     if not case.dtype.is_floating_point:
         return 0.0
-    if case.dtype == torch.float32 and device.type == "cuda" and case.op == "pixel_embed":
-        # cuDNN, which takes the reference's product, has a setting of its own that allows it by default.
-        if name == backends.REFERENCE or _products_may_be_tf32():
-            return TF32_ROUNDING
+    rounded = case.dtype == torch.float32 and device.type == "cuda" and case.op == "pixel_embed"
+    # cuDNN, which takes the reference's product, has a setting of its own that allows it by default.
+    if rounded and (name == backends.REFERENCE or _products_may_be_tf32()):
+        return TF32_ROUNDING
     return torch.finfo(case.dtype).eps
 
 
@@ -213,6 +213,17 @@ def poisoned_memory() -> Iterator[None]:
         finally:
             torch.use_deterministic_algorithms(before, warn_only=warned_only)
             torch.utils.deterministic.fill_uninitialized_memory = filled
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """PyTorch's own operations on small tensors take longer with more threads, most on a busy machine."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _answers(device: torch.device) -> bool:
