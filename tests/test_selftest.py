@@ -70,6 +70,12 @@ WRONG = [
     ("pool_gather", "pool_gather_forward", wrong_kernels.one_rounding_off, "output: "),
     ("pool_gather", "pool_gather_forward", wrong_kernels.last_channel_unwritten, "output: "),
     ("pool_gather", "pool_gather_forward", wrong_kernels.wider, "output: it is float64 "),
+    (
+        "pool_gather",
+        "pool_gather_forward",
+        wrong_kernels.right_with_gradients_only,
+        "output without gradients: ",
+    ),
     ("pool_gather", "pool_gather_forward", wrong_kernels.without_embedding, "output: "),
     (
         "pool_gather",

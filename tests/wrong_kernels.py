@@ -13,30 +13,35 @@ def break_kernel(monkeypatch: pytest.MonkeyPatch, function: str, wrong) -> None:
     monkeypatch.setattr(cpu_backend, function, lambda *arguments: wrong(*arguments, right=right))
 
 
-def another_winner(features, positions, embedding, image_index, right):
-    out, winners = right(features, positions, embedding, image_index)
+def another_winner(*arguments, right):
+    out, winners = right(*arguments)
     return out, (winners + 1) % 4
 
 
-def one_rounding_off(features, positions, embedding, image_index, right):
-    out, winners = right(features, positions, embedding, image_index)
+def one_rounding_off(*arguments, right):
+    out, winners = right(*arguments)
     return out * (1 + torch.finfo(out.dtype).eps), winners
 
 
-def last_channel_unwritten(features, positions, embedding, image_index, right):
-    whole, winners = right(features, positions, embedding, image_index)
+def last_channel_unwritten(*arguments, right):
+    whole, winners = right(*arguments)
     out = torch.empty_like(whole)
     out[..., :-1] = whole[..., :-1]
     return out, winners
 
 
-def wider(features, positions, embedding, image_index, right):
-    out, winners = right(features, positions, embedding, image_index)
+def wider(*arguments, right):
+    out, winners = right(*arguments)
     return out.double(), winners
 
 
-def without_embedding(features, positions, embedding, image_index, right):
-    return right(features, positions, None, image_index)
+def right_with_gradients_only(*arguments, right):
+    out, winners = right(*arguments)
+    return (out if winners.numel() else out + 1), winners
+
+
+def without_embedding(features, positions, embedding, image_index, save_winners, right):
+    return right(features, positions, None, image_index, save_winners)
 
 
 def sums_of_sixteen_bits(grad, winners, positions, image_index, shape, channels_last, right):

@@ -98,19 +98,26 @@ class MapCase:
     def run(
         self, backend: str, device: torch.device | str, dtype: torch.dtype | None = None
     ) -> dict[str, Tensor]:
-        """Output and gradients by name, on the CPU."""
+        """Output with and without gradients, and the gradients, by name, on the CPU."""
         given = self.inputs(device, dtype)
         grad = given.pop("grad")
         leaves = [name for name, value in given.items() if value is not None and value.is_floating_point()]
         for name in leaves:
             given[name] = given[name].requires_grad_()
-        if self.order is None:
-            out = pool_gather(**given, backend=backend)
-        else:
-            out = pixel_embed(**given, order=self.order, backend=backend)
+        # Where no gradient is wanted a backend may go another way.
+        with torch.no_grad():
+            plain = self._call(given, backend)
+        out = self._call(given, backend)
         out.backward(grad)
-        found = {"output": out.detach()} | {f"gradient of {name}": given[name].grad for name in leaves}
+        found = {"output": out.detach(), "output without gradients": plain} | {
+            f"gradient of {name}": given[name].grad for name in leaves
+        }
         return {name: value.cpu() for name, value in found.items()}
+
+    def _call(self, given: dict[str, Tensor | None], backend: str) -> Tensor:
+        if self.order is None:
+            return pool_gather(**given, backend=backend)
+        return pixel_embed(**given, order=self.order, backend=backend)
 
     def truth(self) -> dict[str, Tensor]:
         """What is right: the reference in float64, on the CPU."""
