@@ -130,7 +130,7 @@ def install_package(torch: str) -> None:
     pip(*project["build-system"]["requires"], "wheel", "ninja")
     pip("--no-build-isolation", "--constraint", str(CONSTRAINTS), "--editable", f"{ROOT}[{EXTRAS}]")
     record = json.loads(BUILD_RECORD.read_text(encoding="utf-8"))
-    for part, name in (("cpu", "C++"), ("cuda", "CUDA")):
+    for part, name in (("cpu", "C++"), ("cuda", "CUDA"), ("host", "host")):
         built = "built" if record[part]["built"] else "not built"
         print(f"setup: {name} part {built}: {record[part]['reason']}", flush=True)
     if (now := torch_version()) != torch:

@@ -5,14 +5,17 @@ Needs setuptools, and torch only where there is something to compile.
 
 from __future__ import annotations
 
+import os
 import shutil
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-from . import _build, _build_cuda, environment
+from . import _build, _build_cuda, _build_host, environment
 
 _NAME = "pixelbert_fast._C"
 _COMMANDS = frozenset({"bdist_wheel", "build", "build_ext", "develop", "editable_wheel", "install"})
+_WARNINGS = ["-Wno-psabi"]  # vectors are passed only to functions that are always inlined
 
 
 def setup_arguments(root: Path, arguments: list[str]) -> dict[str, Any]:
@@ -24,16 +27,31 @@ def setup_arguments(root: Path, arguments: list[str]) -> dict[str, Any]:
         return {}
     mode = environment.BUILD.read()
     machine = _build.find_machine(root)
-    decision = _build.decide(mode, machine)
+    decision = _build.decide(mode, machine, in_place=_builds_in_place(arguments))
     print(f"pixelbert_fast native code\n{_build.table(mode, machine, decision)}", flush=True)
     record = _build.record_of(mode, machine, decision)
     if not decision.cpu:
         return {"cmdclass": {"build_py": _build_py(record)}}
+    record["flags"] = [*_build_cuda.FLAGS, *_WARNINGS]
+    _put_ninja_on_the_path()
     return {
         "cmdclass": {"build_py": _build_py(record), "build_ext": _build_ext(record, machine, decision, mode)},
         "ext_modules": [_extension(machine, optional=mode != "force")],
         "options": {"bdist_wheel": {"py_limited_api": "cp311"}},
     }
+
+
+def _builds_in_place(arguments: list[str]) -> bool:
+    return not {"develop", "editable_wheel"}.isdisjoint(arguments) or (
+        "build_ext" in arguments and not {"--inplace", "-i"}.isdisjoint(arguments)
+    )
+
+
+def _put_ninja_on_the_path() -> None:
+    """torch looks for ninja on the path only, where a Python that is called by its own path has none."""
+    ninja = _build_host.find_ninja()
+    if ninja and shutil.which("ninja") is None:
+        os.environ["PATH"] = f"{Path(ninja).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
 
 
 def _build_py(record: dict[str, Any]) -> type:
@@ -57,14 +75,19 @@ def _build_ext(record: dict[str, Any], machine: _build.Machine, decision: _build
 
         def build_extensions(self) -> None:
             (extension,) = self.extensions
+            host: Any = nullcontext()
+            if decision.host:
+                directory = Path(self.build_temp, "host").absolute()
+                host = _build_host.building(machine, record, directory, optional=extension.optional)
             try:
-                super().build_extensions()
+                with host:
+                    super().build_extensions()
             except Exception as error:
                 if not extension.optional:
                     raise
                 reason = f"compiling failed: {(str(error) or type(error).__name__).splitlines()[0]}"
                 print(f"pixelbert_fast: no native code, {reason}", flush=True)
-                for part in ("cpu", "cuda"):
+                for part in ("cpu", "cuda", "host"):
                     record[part] = {"built": False, "reason": reason}
             package = Path(self.build_lib, self.get_ext_filename(_NAME)).parent
             if decision.cuda and record["cpu"]["built"]:
@@ -91,6 +114,8 @@ def _build_ext(record: dict[str, Any], machine: _build.Machine, decision: _build
             if record["cuda"]["built"]:
                 built = Path(self.build_lib, self.get_ext_filename(_NAME)).with_name(_build_cuda.LIBRARY)
                 shutil.copy2(built, package)
+            if not record["host"]["built"]:
+                (package / _build_host.library_name()).unlink(missing_ok=True)
             _build.write_record(package, record)
 
     return RecordingBuildExt
@@ -102,8 +127,7 @@ def _extension(machine: _build.Machine, *, optional: bool) -> Any:
     return CppExtension(
         _NAME,
         list(machine.cpp_sources),
-        # -Wno-psabi: vectors are passed only to functions that are always inlined.
-        extra_compile_args={"cxx": [*_build_cuda.FLAGS, "-Wno-psabi"]},
+        extra_compile_args={"cxx": [*_build_cuda.FLAGS, *_WARNINGS]},
         depends=list(machine.headers),
         py_limited_api=True,
         optional=optional,

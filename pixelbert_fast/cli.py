@@ -6,6 +6,7 @@ one sentence on stderr; `--debug`, anywhere on the line, shows the traceback as 
 
 from __future__ import annotations
 
+import json
 import sys
 import traceback
 from collections import Counter
@@ -26,7 +27,7 @@ _STOPPED = 130
 
 app = typer.Typer(
     name="pixelbert",
-    help="Pixel-BERT: build data sets and train.",
+    help="Pixel-BERT: build data sets, train, and look at this machine.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
@@ -52,7 +53,7 @@ def pixelbert(
     ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of what goes wrong.")] = False,
 ) -> None:
-    """Pixel-BERT: build data sets and train."""
+    """Pixel-BERT: build data sets, train, and look at this machine."""
 
 
 @data_app.command("build")
@@ -93,6 +94,42 @@ def train(context: typer.Context) -> None:
     from .training.cli import main as train_main
 
     raise typer.Exit(train_main(context.args) or 0)
+
+
+@app.command("env")
+def show_environment(
+    as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
+) -> None:
+    """Show versions, the machine, what was built, and which backends the ops can use here."""
+    from . import environment_report
+
+    report = environment_report.report()
+    typer.echo(json.dumps(report, indent=2) if as_json else environment_report.text(report))
+
+
+@app.command("selftest")
+def check_backends(
+    seconds: Annotated[float, typer.Option(min=0, help="About how long it may take.")] = 50.0,
+) -> None:
+    """Check every backend of the ops on this machine. Automatic choice then avoids those that are wrong."""
+    from .ops import selftest, verdicts
+
+    def tell(result: selftest.Result) -> None:
+        line = f"{result.op:<16}  {result.backend:<9}  {result.device!s:<6}  {result.status}: {result.detail}"
+        typer.echo(line)
+
+    try:
+        results = selftest.run(seconds=seconds, tell=tell)
+    except KeyboardInterrupt:
+        raise Stopped("stopped; what was found is not kept") from None
+    wrong = [result for result in results if result.status == selftest.FAILED]
+    try:
+        selftest.keep(results)
+        if wrong:
+            typer.echo(f"Automatic choice avoids what failed from now on: {verdicts.file()} says so.")
+    except OSError as error:
+        typer.echo(f"Automatic choice cannot be told, set XDG_CACHE_HOME to a writable directory: {error}")
+    raise typer.Exit(1 if wrong else 0)
 
 
 class _Bar:

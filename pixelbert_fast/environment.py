@@ -33,12 +33,16 @@ class Variable:
         Raises:
             UserError: when the value is none of `choices`.
         """
-        value = os.environ.get(self.name, "").strip() or self.default
+        value = self.given() or self.default
         if self.choices and value not in self.choices:
             guess = nearest(value, self.choices)
             hint = f"; did you mean {guess!r}?" if guess else ""
             raise UserError(f"{self.name} is {value!r}; it takes one of {', '.join(self.choices)}{hint}")
         return value
+
+    def given(self) -> str | None:
+        """Return what the environment says, right or wrong; None where it says nothing."""
+        return os.environ.get(self.name, "").strip() or None
 
 
 BACKEND = Variable(

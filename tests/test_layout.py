@@ -25,9 +25,19 @@ FLOORS = {
     "top": 6,
 }
 GROUND_MODULES = {
-    "", "errors", "environment", "batch", "_source_tree", "_build", "_build_commands", "_build_cuda",
-}  # fmt: skip
-TOP_MODULES = {"cli", "train"}
+    "",
+    "errors",
+    "environment",
+    "batch",
+    "_source_tree",
+    "_build",
+    "_build_commands",
+    "_build_cuda",
+    "_build_host",
+    "_host",
+    "machine",
+}
+TOP_MODULES = {"cli", "train", "environment_report"}
 
 # Where a library may be imported: path prefixes inside the repository.
 ONLY_IN = {

@@ -163,8 +163,9 @@ def test_the_build_decides(mode: str, machine: Machine, cpu: bool, cuda: bool, r
     assert reason in f"{decision.cpu_reason}\n{decision.cuda_reason}"
     lines = _build.table(mode, machine, decision).splitlines()
     assert lines[0].split() == ["PIXELBERT_FAST_BUILD", mode]
-    parts = {line[2:].partition(" part ")[0]: line.partition(" part ")[2].strip() for line in lines[-2:]}
+    parts = {line[2:].partition(" part ")[0]: line.partition(" part ")[2].strip() for line in lines[-3:]}
     assert (parts["C++"].startswith("built: "), parts["CUDA"].startswith("built: ")) == (cpu, cuda)
+    assert parts["host"].startswith("not built: ")
     record = json.loads(json.dumps(_build.record_of(mode, machine, decision)))
     assert (record["cpu"]["built"], record["cuda"]["built"]) == (cpu, cuda)
 

@@ -38,6 +38,7 @@ from types import ModuleType
 import torch
 
 from ..environment import BACKEND
+from . import verdicts
 
 REFERENCE = "reference"
 # On a GPU cuda comes before triton: it compiles nothing at its first call, and launches less at each.
@@ -112,20 +113,29 @@ def choose(op: str, name: str | None, device_type: str, dtype: torch.dtype) -> s
         if reason is not None:
             raise BackendError(f"{op}: the backend {wish!r} cannot run: {reason}")
         return wish
-    for candidate in MODULES:
-        implementation = module(candidate)
-        if implementation is None or device_type not in implementation.AUTOMATIC:
-            continue
-        reason = implementation.why_not(op, device_type, dtype)
-        if reason is None:
-            return candidate
-        _say_once(op, candidate, reason)
-    return REFERENCE
+    return automatic(op, device_type, dtype)
 
 
 # What `torch.compiler.assume_constant_result` sets, without its import of the whole compiler: the choice is
 # made in Python while a graph is traced, from names and a dtype alone.
 choose._dynamo_marked_constant = True
+
+
+def automatic(op: str, device_type: str, dtype: torch.dtype) -> str:
+    """The best backend that can run `op` there and that `pixelbert selftest` has not found wrong."""
+    for candidate in MODULES:
+        implementation = module(candidate)
+        if implementation is None or device_type not in implementation.AUTOMATIC:
+            continue
+        reason = implementation.why_not(op, device_type, dtype)
+        wrong = verdicts.avoided(device_type).get((op, candidate))
+        if reason is not None:
+            _say_once(op, candidate, reason)
+        elif wrong is not None:
+            _warn_once(op, candidate, wrong)
+        else:
+            return candidate
+    return REFERENCE
 
 
 def why_not(name: str, op: str, device_type: str, dtype: torch.dtype) -> str | None:
@@ -143,6 +153,17 @@ def module(name: str) -> ModuleType | None:
     """The module of a backend, imported when first asked for; None where this version has none."""
     path = f"{__package__}.{MODULES[name]}"
     return import_module(path) if find_spec(path) else None
+
+
+@cache
+def _warn_once(op: str, name: str, wrong: str) -> None:
+    _logger.warning(
+        "%s: automatic choice avoids the backend %r, which was found wrong on this machine (%s);"
+        " `pixelbert selftest` checks it again",
+        op,
+        name,
+        wrong,
+    )
 
 
 @cache

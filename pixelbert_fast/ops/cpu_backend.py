@@ -29,15 +29,20 @@ def why_not(op: str, device_type: str, dtype: torch.dtype) -> str | None:
 @cache
 def why_not_loaded() -> str | None:
     """Load the library, once; None where that worked."""
-    libraries = sorted(Path(__file__).resolve().parent.parent.glob(LIBRARIES))
-    libraries = [path for path in libraries if path.suffix in (".so", ".dylib", ".pyd")]
-    if not libraries:
+    path = library()
+    if path is None:
         return f"the C++ library was not built; install again with {BUILD.name}=force to see why not."
     try:
-        torch.ops.load_library(libraries[0])
+        torch.ops.load_library(path)
     except OSError as error:
-        return f"{libraries[0].name} does not load into torch {torch.__version__}: {error}"
+        return f"{path.name} does not load into torch {torch.__version__}: {error}"
     return None
+
+
+def library() -> Path | None:
+    """The library that an installation has built; None where it has built none."""
+    found = sorted(Path(__file__).resolve().parent.parent.glob(LIBRARIES))
+    return next((path for path in found if path.suffix in (".so", ".dylib", ".pyd")), None)
 
 
 def pool_gather_forward(
