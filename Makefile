@@ -31,7 +31,7 @@ lint: setup
 format: setup
 	@$(BIN)/ruff check --fix-only --quiet . && $(BIN)/ruff format .
 
-# Needs no GPU, but triton: pip install triton
+# Needs no GPU, but triton, which `make setup` installs on Linux.
 kernels-static: setup
 	@$(BIN)/python benchmarks/kernels_static.py
 

@@ -9,6 +9,7 @@ import torch
 
 from pixelbert_fast import ops
 from pixelbert_fast.ops import backends, cpu_backend, registered
+from tests.known_answers import PLACES
 from tests.op_inputs import (
     DTYPES,
     KINDS,
@@ -190,17 +191,7 @@ def one_by_one(case: tuple) -> torch.Tensor:
     )
 
 
-# As in tests/test_sample_positions.py: every backend must give these for ever.
-@pytest.mark.parametrize(
-    ("case", "places"),
-    [
-        (((3, 4), (3, 4), 5, 0, 0), [0, 2, 8, 9, 10]),
-        (((6, 6), (6, 6), 8, 1234567890123, 7), [7, 9, 18, 21, 27, 29, 32, 34]),
-        (((2, 3), (5, 9), 4, -1, 1099511627779), [1, 2, 10, 11]),
-        (((12, 17), (12, 17), 10, 42, -5), [39, 44, 74, 118, 119, 126, 168, 181, 190, 202]),
-        (((2, 2), (4, 4), 6, 3, 1), [0, 1, 4, 5, -1, -1]),
-    ],
-)
+@pytest.mark.parametrize(("case", "places"), PLACES)
 def test_known_places(case: tuple, places: list[int]) -> None:
     assert one_by_one(case)[0].tolist() == places
 

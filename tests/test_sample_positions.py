@@ -5,15 +5,7 @@ import torch
 
 from pixelbert_fast.ops import sample_positions
 from pixelbert_fast.ops.philox_reference import philox_4x32
-
-# Stored once: every backend, on every device, must give these for ever, or old seeds lose their meaning.
-KNOWN = [
-    (((3, 4), (3, 4), 5, 0, 0), [0, 2, 8, 9, 10]),
-    (((6, 6), (6, 6), 8, 1234567890123, 7), [7, 9, 18, 21, 27, 29, 32, 34]),
-    (((2, 3), (5, 9), 4, -1, 1099511627779), [1, 2, 10, 11]),
-    (((12, 17), (12, 17), 10, 42, -5), [39, 44, 74, 118, 119, 126, 168, 181, 190, 202]),
-    (((2, 2), (4, 4), 6, 3, 1), [0, 1, 4, 5, -1, -1]),
-]
+from tests.known_answers import PLACES
 
 
 def one_by_one(valid, grid, count, seed, key):
@@ -28,14 +20,14 @@ def one_by_one(valid, grid, count, seed, key):
     return chosen + [-1] * (count - len(chosen))
 
 
-@pytest.mark.parametrize(("valid", "grid", "count", "seed", "key"), [case[0] for case in KNOWN])
+@pytest.mark.parametrize(("valid", "grid", "count", "seed", "key"), [case[0] for case in PLACES])
 def test_matches_the_definition_place_by_place(valid, grid, count, seed, key):
     drawn = sample_positions(torch.tensor([valid]), grid, count, seed=seed, keys=torch.tensor([key]))
     assert drawn.dtype == torch.int32
     assert drawn[0].tolist() == one_by_one(valid, grid, count, seed, key)
 
 
-@pytest.mark.parametrize(("case", "places"), KNOWN)
+@pytest.mark.parametrize(("case", "places"), PLACES)
 def test_known_answers(case, places):
     valid, grid, count, seed, key = case
     drawn = sample_positions(torch.tensor([valid]), grid, count, seed=seed, keys=torch.tensor([key]))
