@@ -9,7 +9,7 @@ BIN := .venv/bin
 TESTS ?= tests
 PYTEST_FLAGS ?=
 
-.PHONY: setup demo test lint format kernels-static clean
+.PHONY: setup demo test lint format kernels-static asan fuzz-ops clean
 
 setup:
 	@if [ -z "$(PYTHON)" ]; then echo "No Python >= 3.11 found; name one: make setup PYTHON=/path/to/python" >&2; exit 2; fi
@@ -34,6 +34,14 @@ format: setup
 # Needs no GPU, but triton, which `make setup` installs on Linux.
 kernels-static: setup
 	@$(BIN)/python benchmarks/kernels_static.py
+
+# 100,000 random calls of the ops, to docs/results/fuzz-ops.md; Ctrl-C, and the same command goes on.
+fuzz-ops: setup
+	@$(BIN)/python tests/fuzz_ops.py --report
+
+# The tests of the C++ kernels with a library built to report bad reads, writes and arithmetic.
+asan: setup
+	@$(BIN)/python .ci/sanitized.py
 
 clean:
 	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .hypothesis .benchmarks

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -91,9 +92,11 @@ class Call:
         }
 
 
-seeds = st.integers(0, 999)
-huge = st.sampled_from([2**31 - 1, 2**31, 2**32 + 1, 2**63, -(2**63) - 1, 10**30, -(10**30), LONG])
-ranges_beyond = st.sampled_from([0] * 10 + [1, 50])
+# Strategies are made once: making one for each call takes longer than the call.
+flags = st.booleans()
+upto = cache(lambda most: st.integers(0, most))
+# Sizes that are refused: any smaller one that is large only asks for more memory than there is.
+huge = st.sampled_from([2**31, 2**32 + 1, 2**63, -(2**63) - 1, 10**30, -(10**30), LONG])
 any_dtype = st.sampled_from(FLOATS + INTEGERS + OTHERS)
 non_tensors = st.one_of(
     st.none(),
@@ -108,143 +111,124 @@ any_tensor = st.builds(
     any_dtype,
     st.sampled_from(FORMS),
     st.sampled_from(["cpu", "cpu", "meta"]),
-    seed=seeds,
-    grad=st.booleans(),
+    seed=upto(999),
+    grad=flags,
 )
-right_backends = st.sampled_from([None, None, None, "cpu", "cpu", "reference"])
+anything = st.one_of(non_tensors, any_tensor)
+any_seed = st.one_of(st.integers(), huge)
+# Sides too large to number places, never so large that only the memory is too small.
+wrong_side = st.one_of(huge, st.integers(-2, 3), st.sampled_from([2.0, True, None, "3", np.int64(2)]))
+wrong_grids = st.one_of(non_tensors, st.tuples(wrong_side, wrong_side), st.tuples(huge, huge, huge))
 wrong_backends = st.one_of(st.sampled_from(["triton", "cuda", "auto", "tpu", ""]), non_tensors)
 
 
-@st.composite
+def one(draw: st.DrawFn, *options: Any) -> Any:
+    return options[draw(upto(len(options) - 1))]
+
+
+def beyond(draw: st.DrawFn) -> int:
+    """How far numbers may leave their range: mostly not at all."""
+    return max(0, draw(upto(11)) - 9) ** 5
+
+
+def tensor(draw: st.DrawFn, shape: tuple[int, ...], dtypes: list[str], **fixed: Any) -> Spec:
+    """A tensor that an op must take, if its numbers are right."""
+    return Spec(shape, one(draw, *dtypes), one(draw, *RIGHT_FORMS), seed=draw(upto(999)), **fixed)
+
+
 def changed(draw: st.DrawFn, value: object) -> object:
     """`value` made wrong, or perhaps not: one property of a tensor changed, or something else altogether."""
     if not isinstance(value, Spec):
-        return draw(st.one_of(non_tensors, any_tensor))
-    what = draw(st.sampled_from(["dtype", "device", "form", "range", "size", "rank", "other"]))
+        return draw(anything)
+    what = one(draw, "dtype", "device", "form", "range", "size", "rank", "other")
     if what == "dtype":
         return replace(value, dtype=draw(any_dtype))
     if what == "device":
         return replace(value, device="meta")
     if what == "form":
-        return replace(value, form=draw(st.sampled_from(FORMS)))
+        return replace(value, form=one(draw, *FORMS))
     if what == "range":
-        return replace(value, low=value.low - draw(st.sampled_from([0, 1, 2**40])), high=value.high + 1)
+        return replace(value, low=value.low - one(draw, 0, 1, 2**40), high=value.high + 1)
     if what == "size" and value.shape:
-        at, by = draw(st.integers(0, len(value.shape) - 1)), draw(st.sampled_from([-1, 1]))
+        at, by = draw(upto(len(value.shape) - 1)), one(draw, -1, 1)
         sizes = [max(0, size + by * (at == i)) for i, size in enumerate(value.shape)]
         return replace(value, shape=tuple(sizes))
     if what == "rank":
-        return replace(value, shape=draw(st.sampled_from([value.shape[1:], (*value.shape, 1), ()])))
-    return draw(st.one_of(non_tensors, any_tensor))
+        return replace(value, shape=one(draw, value.shape[1:], (*value.shape, 1), ()))
+    return draw(anything)
 
 
-def tensors(shape: tuple[int, ...], dtypes: list[str], **fixed: Any) -> st.SearchStrategy[Spec]:
-    """Tensors of that shape that an op must take."""
-    forms = st.sampled_from(RIGHT_FORMS)
-    return st.builds(Spec, st.just(shape), st.sampled_from(dtypes), forms, seed=seeds, **fixed)
-
-
-@st.composite
 def gather_arguments(draw: st.DrawFn, most_channels: int) -> dict[str, Any]:
     """Right arguments that `pool_gather` and `pixel_embed` share."""
-    batch, height, width = draw(st.integers(0, 3)), draw(st.integers(0, 7)), draw(st.integers(0, 7))
-    channels = draw(st.one_of(st.integers(0, 5), st.integers(0, most_channels)))
-    indexed = draw(st.booleans())
-    sequences = draw(st.integers(0, 5)) if indexed and batch else batch
+    batch, height, width = draw(upto(3)), draw(upto(7)), draw(upto(7))
+    channels = draw(upto(one(draw, 5, most_channels)))
+    indexed = draw(flags)
+    sequences = draw(upto(5)) if indexed and batch else batch
     places = (height // 2) * (width // 2)
-    low, beyond = draw(st.sampled_from([-1, min(0, places - 1)])), draw(ranges_beyond)
-    special = draw(st.integers(0, 3)) == 0
-    shape = (batch, channels, height, width)
+    low, far = one(draw, -1, min(0, places - 1)), beyond(draw)
+    shape, count = (batch, channels, height, width), draw(upto(6))
+    images = {"low": 0, "high": max(batch - 1, 0) + beyond(draw)}
     return {
-        "features": draw(tensors(shape, FLOATS, special=st.just(special), grad=st.booleans())),
-        "positions": draw(
-            tensors(
-                (sequences, draw(st.integers(0, 6))),
-                INTEGERS[:-1],
-                low=st.just(low - beyond),
-                high=st.just(places - 1 + beyond),
-            )
-        ),
-        "image_index": draw(
-            tensors(
-                (sequences,), INTEGERS, low=st.just(0), high=st.just(max(batch - 1, 0) + draw(ranges_beyond))
-            )
-        )
-        if indexed
-        else None,
+        "features": tensor(draw, shape, FLOATS, special=draw(upto(3)) == 0, grad=draw(flags)),
+        "positions": tensor(draw, (sequences, count), INTEGERS[:-1], low=low - far, high=places - 1 + far),
+        "image_index": tensor(draw, (sequences,), INTEGERS, **images) if indexed else None,
     }
 
 
-@st.composite
+def vector(draw: st.DrawFn, length: int) -> Spec:
+    return tensor(draw, (length,), FLOATS, grad=draw(flags))
+
+
 def pool_gather_arguments(draw: st.DrawFn) -> dict[str, Any]:
-    arguments = draw(gather_arguments(70))
-    vector = tensors((arguments["features"].shape[1],), FLOATS, grad=st.booleans())
-    return arguments | {"embedding": draw(st.one_of(st.none(), vector))}
+    arguments = gather_arguments(draw, 70)
+    channels = arguments["features"].shape[1]
+    return arguments | {"embedding": vector(draw, channels) if draw(flags) else None}
 
 
-@st.composite
 def pixel_embed_arguments(draw: st.DrawFn) -> dict[str, Any]:
-    arguments = draw(gather_arguments(20))
-    features, dimensions = arguments["features"], draw(st.integers(0, 9))
-    vector = tensors((dimensions,), FLOATS, grad=st.booleans())
+    arguments, dimensions = gather_arguments(draw, 20), draw(upto(9))
+    features = arguments["features"]
+    shape = (dimensions, features.shape[1])
     return arguments | {
-        "weight": draw(
-            tensors((dimensions, features.shape[1]), [features.dtype], low=st.just(-1), high=st.just(1),
-                    grad=st.booleans())
-        ),
-        "bias": draw(st.one_of(st.none(), vector)),
-        "embedding": draw(vector),
-        "order": draw(st.sampled_from(["project_pool", "pool_project"])),
-    }  # fmt: skip
-
-
-@st.composite
-def sample_positions_arguments(draw: st.DrawFn) -> dict[str, Any]:
-    rows, sides = draw(st.integers(0, 4)), (draw(st.integers(0, 7)), draw(st.integers(0, 7)))
-    keys = tensors((rows,), INTEGERS, low=st.just(-(2**62)), high=st.just(2**62))
-    seed_tensor = tensors((), ["int64"], low=st.just(-(2**62)), high=st.just(2**62))
-    return {
-        "valid_grid": draw(
-            tensors((rows, 2), INTEGERS, low=st.just(0), high=st.just(min(sides) + draw(ranges_beyond)))
-        ),
-        "grid": sides if draw(st.booleans()) else list(sides),
-        "count": draw(st.integers(0, 60)),
-        "seed": draw(st.one_of(st.integers(), huge, seed_tensor)),
-        "keys": draw(st.one_of(st.none(), keys)),
+        "weight": tensor(draw, shape, [features.dtype], low=-1, high=1, grad=draw(flags)),
+        "bias": vector(draw, dimensions) if draw(flags) else None,
+        "embedding": vector(draw, dimensions),
+        "order": one(draw, "project_pool", "pool_project"),
     }
 
 
-@st.composite
-def wrong_grids(draw: st.DrawFn) -> object:
-    """Sides that are too large to number places, never so large that only the memory is too small."""
-    side = st.one_of(huge, st.integers(-2, 3), st.sampled_from([2.0, True, None, "3", np.int64(2)]))
-    grid = draw(st.lists(side, min_size=1, max_size=3).map(tuple))
-    return draw(non_tensors) if len(grid) == 1 else grid
+def sample_positions_arguments(draw: st.DrawFn) -> dict[str, Any]:
+    rows, sides = draw(upto(4)), (draw(upto(7)), draw(upto(7)))
+    wide = {"low": -(2**62), "high": 2**62}
+    return {
+        "valid_grid": tensor(draw, (rows, 2), INTEGERS, low=0, high=min(sides) + beyond(draw)),
+        "grid": one(draw, sides, list(sides)),
+        "count": draw(upto(60)),
+        "seed": tensor(draw, (), ["int64"], **wide) if draw(flags) else draw(any_seed),
+        "keys": tensor(draw, (rows,), INTEGERS, **wide) if draw(flags) else None,
+    }
 
 
 ARGUMENTS = {
-    "sample_positions": sample_positions_arguments(),
-    "pool_gather": pool_gather_arguments(),
-    "pixel_embed": pixel_embed_arguments(),
+    "sample_positions": sample_positions_arguments,
+    "pool_gather": pool_gather_arguments,
+    "pixel_embed": pixel_embed_arguments,
 }
 
 
 @st.composite
 def calls(draw: st.DrawFn) -> Call:
     """A call: half of them right but for the backend, in the others one or two arguments changed."""
-    op = draw(st.sampled_from(list(ARGUMENTS)))
-    arguments = draw(ARGUMENTS[op])
-    on_meta = draw(st.integers(0, 11)) == 0
-    for _ in range(draw(st.sampled_from([0, 0, 0, 1, 1, 2]))):
-        name = draw(st.sampled_from(list(arguments)))
-        if name == "grid":
-            arguments["grid"] = draw(wrong_grids())
-        else:
-            arguments[name] = draw(changed(arguments[name]))
+    op = one(draw, *ARGUMENTS)
+    arguments = ARGUMENTS[op](draw)
+    on_meta = draw(upto(11)) == 0
+    for _ in range(one(draw, 0, 0, 0, 1, 1, 2)):
+        name = one(draw, *arguments)
+        arguments[name] = draw(wrong_grids) if name == "grid" else changed(draw, arguments[name])
     if on_meta:
         arguments = {
             name: replace(value, device="meta") if isinstance(value, Spec) else value
             for name, value in arguments.items()
         }
-    backend = draw(right_backends if draw(st.integers(0, 9)) else wrong_backends)
-    return Call(op, arguments | {"backend": backend})
+    right = one(draw, None, None, None, "cpu", "cpu", "reference")
+    return Call(op, arguments | {"backend": right if draw(upto(9)) else draw(wrong_backends)})
