@@ -9,7 +9,7 @@ BIN := .venv/bin
 TESTS ?= tests
 PYTEST_FLAGS ?=
 
-.PHONY: setup demo test lint format kernels-static cuda-static clean
+.PHONY: setup demo test lint format kernels-static cuda-static asan fuzz-ops clean
 
 setup:
 	@if [ -z "$(PYTHON)" ]; then echo "No Python >= 3.11 found; name one: make setup PYTHON=/path/to/python" >&2; exit 2; fi
@@ -31,13 +31,21 @@ lint: setup
 format: setup
 	@$(BIN)/ruff check --fix-only --quiet . && $(BIN)/ruff format .
 
-# Needs no GPU, but triton: pip install triton
+# Needs no GPU, but triton, which `make setup` installs on Linux.
 kernels-static: setup
 	@$(BIN)/python benchmarks/kernels_static.py
 
 # Needs no GPU, but nvcc.
 cuda-static: setup
 	@$(BIN)/python benchmarks/cuda_static.py
+
+# 100,000 random calls of the ops, to docs/results/fuzz-ops.md; Ctrl-C, and the same command goes on.
+fuzz-ops: setup
+	@$(BIN)/python tests/fuzz_ops.py --report
+
+# The tests of the C++ kernels with a library built to report bad reads, writes and arithmetic.
+asan: setup
+	@$(BIN)/python .ci/sanitized.py
 
 clean:
 	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .hypothesis .benchmarks

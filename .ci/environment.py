@@ -23,7 +23,7 @@ STAMP = VENV / "pixelbert-fast.stamp"
 CONSTRAINTS = VENV / "pixelbert-fast-constraints.txt"
 BUILD_RECORD = ROOT / "pixelbert_fast" / "_build_record.json"
 TORCH_VERSION = "2.13.0"
-EXTRAS = "train,dev"
+EXTRAS = "train,dev,kernels"
 
 
 class SetupError(Exception):

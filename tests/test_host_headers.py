@@ -11,7 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pixelbert_fast.ops.philox_reference import philox_4x32
-from tests.philox_answers import KNOWN
+from tests.known_answers import PHILOX
 
 host = pytest.importorskip(
     "pixelbert_fast._host", reason="not built; `python setup.py build_ext --inplace` builds it"
@@ -27,7 +27,7 @@ words_with_ties = st.one_of(
 )
 
 
-@pytest.mark.parametrize(("counter", "key", "expected"), KNOWN)
+@pytest.mark.parametrize(("counter", "key", "expected"), PHILOX)
 def test_philox_gives_the_published_answers(counter: tuple, key: tuple, expected: tuple) -> None:
     assert tuple(host.philox_4x32(counter, key)) == expected
 

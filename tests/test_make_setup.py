@@ -5,10 +5,12 @@ from __future__ import annotations
 import importlib.util
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import pytest
+from packaging.requirements import Requirement
 
 ROOT = Path(__file__).resolve().parent.parent
 NOT_FOUND = "ERROR: No matching distribution found for torch==2.13.0+cpu"
@@ -164,6 +166,24 @@ def test_an_environment_of_another_python_is_made_again_and_one_of_this_is_kept(
     monkeypatch.setattr(setup.subprocess, "run", answer("3.8"))
     setup.make_venv()
     assert not kept.exists() and len(made) == 1
+
+
+@pytest.mark.parametrize(
+    ("platform", "machine", "wheel"),
+    [
+        ("linux", "x86_64", True),
+        ("linux", "aarch64", True),
+        ("linux", "ppc64le", False),
+        ("darwin", "arm64", False),
+        ("win32", "AMD64", False),
+    ],
+)
+def test_triton_comes_with_it_where_there_is_a_wheel(setup, platform: str, machine: str, wheel: bool) -> None:
+    """Without it CI would pass over every test of a Triton kernel and say nothing."""
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    (triton,) = map(Requirement, extras["optional-dependencies"]["kernels"])
+    assert triton.name == "triton" and "kernels" in setup.EXTRAS.split(",")
+    assert triton.marker.evaluate({"sys_platform": platform, "platform_machine": machine}) == wheel
 
 
 def test_make_says_which_python_is_missing() -> None:

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from pixelbert_fast.ops import sample_positions
-from pixelbert_fast.ops.known_places import KNOWN_PLACES
 from pixelbert_fast.ops.philox_reference import philox_4x32
+from tests.known_answers import PLACES
 
 
 def one_by_one(valid, grid, count, seed, key):
@@ -20,14 +20,14 @@ def one_by_one(valid, grid, count, seed, key):
     return chosen + [-1] * (count - len(chosen))
 
 
-@pytest.mark.parametrize(("valid", "grid", "count", "seed", "key"), [case[0] for case in KNOWN_PLACES])
+@pytest.mark.parametrize(("valid", "grid", "count", "seed", "key"), [case[0] for case in PLACES])
 def test_matches_the_definition_place_by_place(valid, grid, count, seed, key):
     drawn = sample_positions(torch.tensor([valid]), grid, count, seed=seed, keys=torch.tensor([key]))
     assert drawn.dtype == torch.int32
     assert drawn[0].tolist() == one_by_one(valid, grid, count, seed, key)
 
 
-@pytest.mark.parametrize(("case", "places"), KNOWN_PLACES)
+@pytest.mark.parametrize(("case", "places"), PLACES)
 def test_known_answers(case, places):
     valid, grid, count, seed, key = case
     drawn = sample_positions(torch.tensor([valid]), grid, count, seed=seed, keys=torch.tensor([key]))

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-CHECKS = ("tests/triton_kernels.py", "tests/triton_registered.py")
+CHECKS = ("tests/triton_kernels.py", "tests/triton_registered.py", "tests/triton_sample_positions.py")
 
 
 @pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="triton is not installed")

@@ -13,13 +13,24 @@ from ..environment import CHECK
 
 INTEGERS = (torch.int32, torch.int64, torch.int16, torch.int8, torch.uint8)
 FLOATS = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+MOST = 2**31 - 1
+"""The most places of a grid and the largest count: kernels number both in int32."""
+
+
+def shown(value: object) -> str:
+    """`value` in one line of at most 80 characters, whatever it is."""
+    try:
+        text = " ".join(repr(value).split())
+    except ValueError:  # Python refuses to write out an integer of thousands of digits
+        return "a number too long to show"
+    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def described(value: object) -> str:
     """A tensor as ``float32 [2, 3] on cpu``; anything else by its type."""
     if isinstance(value, Tensor):
         return f"{str(value.dtype).removeprefix('torch.')} {list(value.shape)} on {value.device}"
-    return f"{type(value).__name__} {value!r}"
+    return f"{type(value).__name__} {shown(value)}"
 
 
 def require_tensor(op: str, name: str, value: object, rank: int, dtypes: tuple, expected: str) -> Tensor:
@@ -53,11 +64,25 @@ def require_same_device(op: str, first_name: str, first: Tensor, **others: Tenso
 def reads_values(tensor: Tensor) -> bool:
     """Whether values of `tensor` may be looked at: always on a CPU, on request elsewhere.
 
-    Never while a graph is compiled: looking would break it.
+    Never while a graph is compiled: looking would break it. A meta tensor has none.
     """
-    if torch.compiler.is_compiling():
+    if torch.compiler.is_compiling() or tensor.is_meta:
         return False
     return tensor.device.type == "cpu" or CHECK.read() == "1"
+
+
+def is_size(value: object) -> bool:
+    """Whether `value` is an integer of ``0 .. MOST``."""
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MOST
+
+
+def require_grid(op: str, grid: object) -> None:
+    """Raises ValueError when `grid` is not two sizes, or numbers more places than int32 holds."""
+    sides = grid if isinstance(grid, (tuple, list)) else ()
+    if len(sides) != 2 or not all(map(is_size, sides)):
+        raise ValueError(f"{op}: grid must be two integers (h, w) of 0 .. {MOST}, got {shown(grid)}")
+    if sides[0] * sides[1] > MOST:
+        raise ValueError(f"{op}: grid must have at most {MOST} places, got {shown(grid)}")
 
 
 def as_int32(value: Tensor | None) -> Tensor | None:

@@ -39,6 +39,7 @@ import torch
 
 from ..environment import BACKEND
 from . import verdicts
+from .arguments import shown
 
 REFERENCE = "reference"
 # On a GPU cuda comes before triton: it compiles nothing at its first call, and launches less at each.
@@ -95,8 +96,8 @@ def note(op: str, name: str) -> None:
 
 def require_name(op: str, name: object) -> None:
     """Raises ValueError when `name` is neither None nor a backend's name."""
-    if name is not None and name not in BACKENDS:
-        raise ValueError(f"{op}: backend must be one of {', '.join(BACKENDS)} (or None), got {name!r}")
+    if name is not None and not (isinstance(name, str) and name in BACKENDS):
+        raise ValueError(f"{op}: backend must be one of {', '.join(BACKENDS)} (or None), got {shown(name)}")
 
 
 def choose(op: str, name: str | None, device_type: str, dtype: torch.dtype) -> str:

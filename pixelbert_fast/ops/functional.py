@@ -13,13 +13,17 @@ from . import backends, registered
 from .arguments import (
     FLOATS,
     INTEGERS,
+    MOST,
     as_int32,
     described,
+    is_size,
     require_gather_arguments,
+    require_grid,
     require_range,
     require_same_device,
     require_tensor,
     require_vector,
+    shown,
 )
 from .pixel_embed_reference import pixel_embed_reference
 from .pool_gather_reference import pool_gather_reference
@@ -62,15 +66,13 @@ def sample_positions(
     require_tensor(op, "valid_grid", valid_grid, 2, INTEGERS, "[N, 2]")
     if valid_grid.shape[1] != 2:
         raise ValueError(f"{op}: valid_grid must be [N, 2] (rows, columns), got {described(valid_grid)}")
-    sides = grid if isinstance(grid, (tuple, list)) else ()
-    if len(sides) != 2 or any(
-        isinstance(side, bool) or not isinstance(side, int) or side < 0 for side in sides
-    ):
-        raise ValueError(f"{op}: grid must be two integers (h, w) of at least 0, got {grid!r}")
-    if isinstance(count, bool) or not isinstance(count, int) or count < 0:
-        raise ValueError(f"{op}: count must be an integer of at least 0, got {count!r}")
+    require_grid(op, grid)
+    if not is_size(count):
+        raise ValueError(f"{op}: count must be an integer of 0 .. {MOST}, got {shown(count)}")
     if isinstance(seed, Tensor):
         require_tensor(op, "seed", seed, 0, (torch.int64,), "of no dimension (or an int)")
+        if seed.is_meta and not valid_grid.is_meta:
+            raise ValueError(f"{op}: seed must have a value, got {described(seed)}")
     elif isinstance(seed, bool) or not isinstance(seed, int):
         raise TypeError(f"{op}: seed must be an int or a 0-d int64 tensor, got {described(seed)}")
     if keys is not None:
@@ -171,7 +173,9 @@ def pixel_embed(
     require_tensor(op, "weight", weight, 2, FLOATS, "[D, C]")
     if weight.shape[1] != features.shape[1]:
         raise ValueError(f"{op}: weight must be [D, {features.shape[1]}], got {described(weight)}")
-    if weight.dtype != features.dtype and not torch.is_autocast_enabled(features.device.type):
+    # Autocast knows no meta tensors, and raises when asked.
+    autocast = not features.is_meta and torch.is_autocast_enabled(features.device.type)
+    if weight.dtype != features.dtype and not autocast:
         raise TypeError(
             f"{op}: weight must be of the dtype of features, {described(features)} (or under autocast), "
             f"got {described(weight)}"
@@ -180,10 +184,10 @@ def pixel_embed(
     require_tensor(op, "embedding", embedding, 1, FLOATS, f"[{weight.shape[0]}]")
     require_vector(op, "bias", bias, weight.shape[0], features)
     require_vector(op, "embedding", embedding, weight.shape[0], features)
-    if order not in ORDERS:
-        raise ValueError(f"{op}: order must be one of {', '.join(ORDERS)}, got {order!r}")
+    if not isinstance(order, str) or order not in ORDERS:
+        raise ValueError(f"{op}: order must be one of {', '.join(ORDERS)}, got {shown(order)}")
     device_type, dtype = features.device.type, features.dtype
-    if torch.is_autocast_enabled(device_type) and dtype != torch.float64:
+    if autocast and dtype != torch.float64:
         dtype = torch.get_autocast_dtype(device_type)
     name = backends.choose(op, backend, device_type, dtype)
     if name == backends.REFERENCE:

@@ -20,8 +20,9 @@ def pool_gather_reference(
     wide = torch.float64 if features.dtype == torch.float64 else torch.float32
 
     inside = (positions >= 0) & (positions < h * w) & (image_index >= 0) & (image_index < batch)
-    if h * w == 0 or batch == 0:
-        pixels = features.new_zeros(*positions.shape, channels, dtype=wide)
+    if h * w * batch * channels == 0:
+        # The sum of nothing, so that a gradient of zeros flows all the same.
+        pixels = features.new_zeros(*positions.shape, channels, dtype=wide) + features[:0].sum()
     else:
         pooled = F.max_pool2d(features, 2).permute(0, 2, 3, 1).reshape(batch * h * w, channels).to(wide)
         pixels = pooled[torch.where(inside, image_index * (h * w) + positions, 0)]
