@@ -9,46 +9,21 @@ import torch
 
 from pixelbert_fast import ops
 from pixelbert_fast.ops import backends, cpu_backend, registered
+from tests.op_inputs import (
+    DTYPES,
+    KINDS,
+    LAYOUTS,
+    SHAPES,
+    gather_inputs,
+    in_layout,
+    map_values,
+    normal,
+    ragged_draws,
+    random_places,
+)
 
 REASON = cpu_backend.why_not_loaded()
 pytestmark = pytest.mark.skipif(REASON is not None, reason=str(REASON))
-
-DTYPES = [torch.float32, torch.bfloat16, torch.float16, torch.float64]
-# (B, C, H, W): one vector and a tail, whole vectors, odd sides, one pooled row, one window, one channel.
-SHAPES = [(2, 129, 6, 8), (3, 64, 7, 5), (2, 151, 3, 9), (1, 37, 2, 3), (2, 1, 4, 4), (1, 300, 8, 6)]
-LAYOUTS = ["contiguous", "channels_last", "sliced", "sliced_channels_last", "transposed"]
-
-
-def in_layout(values: torch.Tensor, layout: str) -> torch.Tensor:
-    """`values` in a memory layout; the sliced ones are windows of a larger map filled with NaN."""
-    batch, channels, height, width = values.shape
-    if layout == "contiguous":
-        return values.contiguous()
-    if layout == "channels_last":
-        return values.contiguous(memory_format=torch.channels_last)
-    if layout == "transposed":
-        return values.transpose(2, 3).contiguous().transpose(2, 3)
-    larger = torch.full((batch + 1, channels + 3, height + 2, width + 1), math.nan, dtype=values.dtype)
-    if layout == "sliced_channels_last":
-        larger = larger.contiguous(memory_format=torch.channels_last)
-    inner = larger[1:, 2:-1, 1:-1, :-1]
-    inner.copy_(values)
-    return inner
-
-
-def values(shape: tuple[int, ...], dtype: torch.dtype, kind: str) -> torch.Tensor:
-    generator = torch.Generator().manual_seed(sum(shape))
-    if kind == "ties":  # few different numbers, zeros of both signs
-        drawn = torch.randint(-1, 2, shape, generator=generator).to(torch.float64)
-        return torch.where(torch.rand(shape, generator=generator) < 0.3, -0.0, drawn).to(dtype)
-    drawn = torch.randn(shape, generator=generator, dtype=torch.float64)
-    if kind == "special":
-        choice = torch.randint(0, 8, shape, generator=generator)
-        # NaN of both signs; 6e-8 is subnormal in float16.
-        specials = [math.nan, math.copysign(math.nan, -1.0), math.inf, -math.inf, 6e-8]
-        for number, special in enumerate(specials):
-            drawn = torch.where(choice == number, special, drawn)
-    return drawn.to(dtype)
 
 
 def run(
@@ -66,9 +41,7 @@ def run(
 
 
 def assert_same(features, positions, embedding=None, image_index=None) -> None:
-    generator = torch.Generator().manual_seed(1)
-    shape = (*positions.shape, features.shape[1])
-    grad = torch.randn(shape, generator=generator, dtype=torch.float64).to(features.dtype)
+    grad = normal((*positions.shape, features.shape[1]), features.dtype, seed=1)
     fast = run("cpu", features, positions, embedding, image_index, grad)
     plain = run("reference", features, positions, embedding, image_index, grad)
     torch.testing.assert_close(fast[0], plain[0], rtol=0, atol=0, equal_nan=True)
@@ -84,26 +57,20 @@ def assert_same(features, positions, embedding=None, image_index=None) -> None:
         torch.testing.assert_close(fast[2], plain[2], rtol=bound, atol=bound)
 
 
-@pytest.mark.parametrize("kind", ["normal", "ties", "special"])
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_equals_the_reference(dtype: torch.dtype, layout: str, kind: str) -> None:
     for shape in SHAPES:
-        features = in_layout(values(shape, dtype, kind), layout)
-        generator = torch.Generator().manual_seed(shape[1])
-        places = (shape[2] // 2) * (shape[3] // 2)
-        # More sequences than images, in no order; repeated places; -1; of three images one that nobody reads.
-        image_index = torch.tensor([1, 0, 1, 0, 1]) if shape[0] > 1 else torch.zeros(5, dtype=torch.int64)
-        positions = torch.randint(-1, places, (5, 9), generator=generator, dtype=torch.int32)
-        embedding = torch.randn(shape[1], generator=generator).to(dtype)
+        features, positions, embedding, image_index = gather_inputs(shape, dtype, layout, kind)
         assert_same(features, positions, None, image_index)
         assert_same(features, positions, embedding, image_index)
 
 
 @pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
 def test_a_gradient_of_several_megabytes(layout: str) -> None:
-    features = in_layout(values((2, 640, 32, 34), torch.float32, "normal"), layout)
-    positions = torch.randint(0, 16 * 17, (2, 100), generator=torch.Generator().manual_seed(2))
+    features = in_layout(map_values((2, 640, 32, 34), torch.float32), layout)
+    positions = random_places(2, 100, 16 * 17, lowest=0, dtype=torch.int64, seed=2)
     assert_same(features, positions, torch.linspace(-1, 1, 640))
 
 
@@ -116,7 +83,7 @@ def test_every_instruction_set_gives_the_same(level: int, dtype: torch.dtype) ->
     try:
         assert torch.ops.pixelbert_fast_native.use_cpu_level(level) == level
         for kind in ("ties", "special"):
-            features = in_layout(values((2, 165, 6, 8), dtype, kind), "channels_last")
+            features = in_layout(map_values((2, 165, 6, 8), dtype, kind), "channels_last")
             positions = torch.tensor([[0, 3, 5, 11], [2, 2, 7, -1]])
             assert_same(features, positions, torch.linspace(-1, 1, 165).to(dtype))
     finally:
@@ -126,7 +93,7 @@ def test_every_instruction_set_gives_the_same(level: int, dtype: torch.dtype) ->
 @pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
 def test_every_element_of_the_gradient_is_written(layout: str, poisoned_memory: None) -> None:
     """All places, none, one image unread, odd sides: memory that starts as NaN holds none afterwards."""
-    features = in_layout(values((3, 19, 7, 9), torch.float32, "normal"), layout)
+    features = in_layout(map_values((3, 19, 7, 9), torch.float32), layout)
     for positions in (torch.arange(12).expand(2, 12), torch.full((2, 3), -1), torch.zeros(2, 0, dtype=int)):
         out, grad, _ = run(
             "cpu", features, positions, None, torch.tensor([2, 0]), torch.ones(*positions.shape, 19)
@@ -169,7 +136,7 @@ def test_repeated_places_add_up_in_float32() -> None:
 
 
 def test_the_same_gradient_however_many_threads() -> None:
-    features = in_layout(values((4, 96, 12, 10), torch.float32, "normal"), "channels_last")
+    features = in_layout(map_values((4, 96, 12, 10), torch.float32), "channels_last")
     generator = torch.Generator().manual_seed(0)
     positions = torch.randint(-1, 30, (9, 40), generator=generator)
     image_index = torch.randint(0, 4, (9,), generator=generator)
@@ -207,7 +174,7 @@ def test_numbers_that_nobody_may_follow() -> None:
 
 @pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
 def test_gradients_by_differences(layout: str) -> None:
-    features = in_layout(values((2, 5, 5, 4), torch.float64, "normal"), layout).requires_grad_()
+    features = in_layout(map_values((2, 5, 5, 4), torch.float64), layout).requires_grad_()
     embedding = torch.randn(5, dtype=torch.float64, requires_grad=True)
     positions, image_index = torch.tensor([[0, 3, 3], [1, -1, 2], [3, 0, 1]]), torch.tensor([1, 0, 1])
     assert torch.autograd.gradcheck(
@@ -239,12 +206,8 @@ def test_known_places(case: tuple, places: list[int]) -> None:
 
 
 def test_sample_positions_equals_the_reference() -> None:
-    generator = torch.Generator().manual_seed(4)
     for h, w, count in [(12, 16, 100), (1, 1, 1), (7, 30, 0), (25, 33, 825), (3, 3, 20), (0, 4, 2)]:
-        valid = torch.stack(
-            [torch.randint(0, side + 1, (40,), generator=generator) for side in (h, w)], dim=1
-        )
-        keys = torch.randint(-(2**62), 2**62, (40,), generator=generator)
+        valid, keys = ragged_draws(40, (h, w), seed=h)
         drawn = []
         for backend in ("cpu", "reference"):
             with backends.watch() as ran:

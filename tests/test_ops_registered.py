@@ -8,15 +8,15 @@ from torch.utils.checkpoint import checkpoint
 
 from pixelbert_fast import ops
 from pixelbert_fast.ops import backends, cpu_backend, registered
+from tests.op_inputs import map_values, normal
 
 REASON = cpu_backend.why_not_loaded()
 pytestmark = pytest.mark.skipif(REASON is not None, reason=str(REASON))
 
 
 def gather_inputs(dtype=torch.float32) -> tuple:
-    generator = torch.Generator().manual_seed(0)
-    features = torch.randn(2, 6, 5, 6, generator=generator).to(dtype).requires_grad_()
-    embedding = torch.randn(6, generator=generator).to(dtype).requires_grad_()
+    features = map_values((2, 6, 5, 6), dtype).requires_grad_()
+    embedding = normal((6,), dtype).requires_grad_()
     positions = torch.tensor([[0, 5, -1], [3, 3, 2], [1, 0, 4]], dtype=torch.int32)
     return features, positions, embedding, torch.tensor([1, 0, 1], dtype=torch.int32)
 

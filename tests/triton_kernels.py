@@ -10,11 +10,10 @@ from pixelbert_fast.ops import triton_backend
 from pixelbert_fast.ops.pixel_embed_reference import pixel_embed_reference
 from pixelbert_fast.ops.pool_gather_reference import pool_gather_reference
 from pixelbert_fast.ops.sample_positions_reference import sample_positions_reference
+from tests.op_inputs import DTYPES, SMALL_SHAPES, gather_inputs
 
 NAN = float("nan")
-LAYOUTS = [torch.contiguous_format, torch.channels_last]
-# (B, C, H, W): even, odd rows and columns, one row of one window, channels over a block.
-SHAPES = [(2, 5, 6, 8), (3, 7, 5, 9), (1, 3, 2, 3), (2, 129, 7, 4)]
+LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 EPSILON = {dtype: torch.finfo(dtype).eps for dtype in (torch.float32, torch.bfloat16, torch.float16)}
 ORDERS = ["project_pool", "pool_project"]
 
@@ -29,15 +28,10 @@ def poisoned(monkeypatch):
     torch.use_deterministic_algorithms(False)
 
 
-def inputs(shape, dtype=torch.float32, layout=torch.contiguous_format, sequences=4, count=6):
-    """S > B with a non-monotone image_index, repeated places and -1 among them; halves make ties frequent."""
-    generator = torch.Generator().manual_seed(sum(shape))
-    features = (torch.randn(shape, generator=generator, dtype=torch.float64) * 2).round() / 2
-    places = (shape[2] // 2) * (shape[3] // 2)
-    positions = torch.randint(-1, places, (sequences, count), generator=generator, dtype=torch.int32)
-    image_index = torch.randint(0, shape[0], (sequences,), generator=generator, dtype=torch.int32)
-    embedding = torch.randn(shape[1], generator=generator, dtype=torch.float64).to(dtype)
-    return features.to(dtype).to(memory_format=layout), positions, embedding, image_index
+def inputs(shape, dtype=torch.float32, layout="contiguous", kind="halves", sequences=4, count=6):
+    """A shared case as a backend gets it, integers int32; halves make ties frequent."""
+    given = gather_inputs(shape, dtype, layout, kind, sequences=sequences, count=count)
+    return given._replace(image_index=given.image_index.int())
 
 
 def reference_gradients(op, grad, *leaves, **options):
@@ -55,9 +49,9 @@ def max_pool_winners(features, positions, image_index):
     return (index // width % 2) * 2 + index % width % 2
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("shape", SMALL_SHAPES)
 def test_pool_gather(shape, layout, dtype):
     features, positions, embedding, image_index = inputs(shape, dtype, layout)
     for vector in (None, embedding):
@@ -71,9 +65,9 @@ def test_pool_gather(shape, layout, dtype):
     (expected,) = reference_gradients(
         lambda f: pool_gather_reference(f, positions, image_index=image_index), grad, features
     )
-    last = layout == torch.channels_last
+    last = layout == "channels_last"
     result = triton_backend.pool_gather_backward(grad, winners, positions, image_index, shape, last)
-    assert result.dtype == dtype and result.is_contiguous(memory_format=layout)
+    assert result.dtype == dtype and result.is_contiguous(memory_format=LAYOUTS[layout])
     # Both sum at most 24 terms in float32 (float64) in their own order, then round once.
     epsilon = EPSILON.get(dtype, torch.finfo(torch.float64).eps)
     torch.testing.assert_close(
@@ -157,10 +151,7 @@ def test_out_of_range_rows_are_nan_and_take_no_gradient(order):
 
 @pytest.mark.parametrize("order", [None, *ORDERS])
 def test_slices_of_a_larger_tensor_are_read_in_place(order):
-    whole = torch.full((2, 12, 9, 20), NAN)
-    features = whole[:, 1:11:2, 1:8, ::2]
-    features.copy_(inputs((2, 5, 7, 10))[0])
-    _, positions, embedding, index = inputs((2, 5, 7, 10))
+    features, positions, embedding, index = inputs((2, 5, 7, 10), layout="stepped")
     if order is None:
         out, _ = triton_backend.pool_gather_forward(features, positions, embedding, index)
         expected = pool_gather_reference(features, positions, embedding, image_index=index)
@@ -174,14 +165,14 @@ def test_slices_of_a_larger_tensor_are_read_in_place(order):
         torch.testing.assert_close(out, expected, rtol=1e-5, atol=1e-5)  # sums of 5 float32 products
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize(
     ("shape", "dimensions", "layout"),
     [
-        ((2, 5, 6, 8), 3, LAYOUTS[0]),
-        ((2, 5, 6, 8), 3, LAYOUTS[1]),
-        ((3, 70, 5, 9), 33, LAYOUTS[1]),
-        ((1, 3, 2, 3), 65, LAYOUTS[0]),
+        ((2, 5, 6, 8), 3, "contiguous"),
+        ((2, 5, 6, 8), 3, "channels_last"),
+        ((3, 70, 5, 9), 33, "channels_last"),
+        ((1, 3, 2, 3), 65, "contiguous"),
     ],
 )
 @pytest.mark.parametrize("order", ORDERS)
@@ -221,7 +212,7 @@ def test_pixel_embed(order, shape, dimensions, layout, dtype):
     if dtype == torch.float64:
         exact = reference_gradients(chain, grad, features, weight, vector)
     expected = reference_gradients(chain, grad, features, weight, vector)
-    assert results[0].is_contiguous(memory_format=layout)
+    assert results[0].is_contiguous(memory_format=LAYOUTS[layout])
     for result, reference, truth in zip(results, expected, exact, strict=False):
         assert result.dtype == dtype and result.shape == reference.shape
         closer_than_reference(result, reference, truth)

@@ -10,26 +10,22 @@ import torch
 from pixelbert_fast import ops
 from pixelbert_fast.kernels import configurations
 from pixelbert_fast.ops import backends, registered, triton_backend
+from tests import op_inputs
+from tests.op_inputs import map_values, normal
 
 BOTH = ["triton", "reference"]
 ORDERS = ["project_pool", "pool_project"]
 
 
 def arguments(dtype=torch.float32) -> tuple:
-    generator = torch.Generator().manual_seed(0)
-    features = torch.randn(2, 6, 5, 6, generator=generator, dtype=torch.float64).to(dtype).requires_grad_()
-    embedding = torch.randn(6, generator=generator, dtype=torch.float64).to(dtype).requires_grad_()
+    features = map_values((2, 6, 5, 6), dtype).requires_grad_()
+    embedding = normal((6,), dtype).requires_grad_()
     positions = torch.tensor([[0, 5, -1], [3, 3, 2], [1, 0, 4]])
     return features, positions, embedding, torch.tensor([1, 0, 1], dtype=torch.uint8)
 
 
 def projection(dtype=torch.float32) -> tuple:
-    generator = torch.Generator().manual_seed(1)
-    sizes = [(4, 6), (4,), (4,)]
-    return tuple(
-        torch.randn(size, generator=generator, dtype=torch.float64).to(dtype).requires_grad_()
-        for size in sizes
-    )
+    return tuple(leaf.requires_grad_() for leaf in op_inputs.projection(6, 4, dtype))
 
 
 def test_the_public_ops_run_on_triton_and_agree() -> None:
