@@ -83,7 +83,7 @@ def pixel_embed_forward(
     image_index: Tensor | None,
     order: str,
 ) -> tuple[Tensor, Tensor]:
-    """See `backends`. Products are PyTorch's, of the pixels of the windows that are read, each window once."""
+    """See `backends`. The products are PyTorch's, over the windows that are read, each window once."""
     dimensions, channels = weight.shape
     project_first = order == "project_pool"
     out = features.new_empty(*positions.shape, dimensions)
@@ -126,10 +126,7 @@ def pixel_embed_backward(
         grad_weight,
     )
     nothing = features.new_empty(0)
-    return (
-        grad_features if wants_features else nothing,
-        grad_weight if wants_weight else nothing,
-    )
+    return grad_features if wants_features else nothing, grad_weight if wants_weight else nothing
 
 
 def as_factor(weight: Tensor) -> Tensor:
