@@ -56,7 +56,7 @@ template <typename Kind>
 void project_then_pool(const Map<Kind>& map, const Tensor& weight, const Output<Kind>& output) {
   using Scalar = typename Kind::Scalar;
   const std::vector<int64_t>& windows = output.read.windows;
-  const int64_t total = windows.size(), tile = tile_size(total), dimensions = output.dimensions;
+  const int64_t total = windows.size(), tile = tile_size<Kind>(total), dimensions = output.dimensions;
   Tensor pixels = scratch_matrix(weight, kPixels * tile, map.shape.channels);
   Tensor projected = scratch_matrix(weight, kPixels * tile, dimensions);
   const Tensor by_channel = transposed(weight);
@@ -83,7 +83,7 @@ template <typename Kind>
 void pool_then_project(const Map<Kind>& map, const Tensor& weight, const Output<Kind>& output) {
   using Scalar = typename Kind::Scalar;
   const std::vector<int64_t>& windows = output.read.windows;
-  const int64_t total = windows.size(), tile = tile_size(total), dimensions = output.dimensions;
+  const int64_t total = windows.size(), tile = tile_size<Kind>(total), dimensions = output.dimensions;
   const int64_t channels = map.shape.channels;
   Tensor pooled = scratch_matrix(weight, tile, channels);
   Tensor projected = scratch_matrix(weight, tile, dimensions);

@@ -5,6 +5,7 @@
 #include <torch/csrc/stable/library.h>
 
 #include <optional>
+#include <type_traits>
 
 #include "products.h"
 
@@ -97,16 +98,17 @@ void clear_unread(const WindowPixels<Scalar>& grad, const ReadWindows& read) {
   });
 }
 
-// Adds up products of tiles, in float32 for 16-bit types and rounded once.
+// Adds up products of tiles, in float32 for 16-bit types. Products of float16 are float32 as well: a tile's could
+// leave float16's range where the sum does not, and few processors multiply float16 faster. Those of bfloat16 are
+// rounded to it once a tile, which has the error of rounding the sum.
 template <typename Kind>
 class WeightSum {
  public:
-  using Wide = typename Kind::Wide;
-
   WeightSum(const Tensor& grad_weight, int64_t rows, int64_t dimensions, int64_t channels)
-      : grad_weight_(grad_weight), sum_(grad_weight), started_(false) {
-    if constexpr (Kind::kComparedByBits) {
-      sum_ = torch::stable::new_empty(grad_weight, {dimensions, channels}, ScalarType::Float);
+      : grad_weight_(grad_weight), sum_(grad_weight), product_(grad_weight) {
+    if constexpr (kShort) sum_ = torch::stable::new_empty(grad_weight, {dimensions, channels}, ScalarType::Float);
+    if constexpr (kWidened) {
+      product_ = torch::stable::empty_like(sum_);
       left_ = torch::stable::new_empty(grad_weight, {rows, dimensions}, ScalarType::Float);
       right_ = torch::stable::new_empty(grad_weight, {rows, channels}, ScalarType::Float);
     }
@@ -114,39 +116,47 @@ class WeightSum {
 
   // Adds transposed(left) @ right.
   void add(Tensor left, Tensor right) {
-    if constexpr (Kind::kComparedByBits) {
-      left = widened(left, left_), right = widened(right, right_);
+    if constexpr (kWidened) left = widened(left, left_), right = widened(right, right_);
+    ++added_;
+    if (added_ == 1) return multiply(transposed(left), right, kWidened ? sum_ : grad_weight_);
+    if constexpr (!kShort) {
+      if (added_ == 2) product_ = torch::stable::empty_like(grad_weight_);
+    } else if constexpr (!kWidened) {
+      if (added_ == 2) torch::stable::copy_(sum_, grad_weight_);
     }
-    if (!started_) {
-      multiply(transposed(left), right, sum_);
-      started_ = true;
-      return;
-    }
-    if (!product_.defined()) product_ = torch::stable::empty_like(sum_);
     multiply(transposed(left), right, product_);
-    auto* sum = static_cast<Wide*>(sum_.mutable_data_ptr());
-    const auto* product = static_cast<const Wide*>(product_.const_data_ptr());
+    auto* sum = static_cast<typename Kind::Wide*>(sum_.mutable_data_ptr());
+    const auto* product = static_cast<const Product*>(product_.const_data_ptr());
     torch::stable::parallel_for(0, sum_.numel(), kGrain, [&](int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; ++i) sum[i] += product[i];
+      for (int64_t i = begin; i < end; ++i) {
+        if constexpr (kShort && !kWidened) {
+          sum[i] += Kind::widen(product[i]);
+        } else {
+          sum[i] += product[i];
+        }
+      }
     });
   }
 
   void finish() {
-    if (!started_) {
+    if (added_ == 0) {
       torch::stable::zero_(grad_weight_);
-    } else if (Kind::kComparedByBits) {
+    } else if (kWidened || (kShort && added_ > 1)) {
       torch::stable::copy_(grad_weight_, sum_);
     }
   }
 
  private:
+  static constexpr bool kShort = Kind::kComparedByBits, kWidened = std::is_same_v<Kind, Float16>;
+  using Product = std::conditional_t<kWidened, typename Kind::Wide, typename Kind::Scalar>;
+
   static Tensor widened(const Tensor& from, Tensor& into) {
     Tensor wide = first_rows(into, from.size(0));
     return torch::stable::copy_(wide, from);
   }
 
   Tensor grad_weight_, sum_, product_, left_, right_;
-  bool started_;
+  int64_t added_ = 0;
 };
 
 template <typename Kind>
@@ -211,7 +221,7 @@ struct Backward {
 
   void run(const Tensor& weight, std::optional<Tensor>& grad_weight) const {
     const std::vector<int64_t>& windows = received.read.windows;
-    const int64_t total = windows.size(), tile = tile_size(total), channels = map.shape.channels;
+    const int64_t total = windows.size(), tile = tile_size<Kind>(total), channels = map.shape.channels;
     if (grad.map) clear_unread(grad, received.read);
     std::optional<WeightSum<Kind>> sum;
     if (grad_weight) sum.emplace(*grad_weight, rows_each() * tile, received.dimensions, channels);
