@@ -8,11 +8,10 @@ import torch
 from pixelbert_fast import ops
 from pixelbert_fast.ops import backends, cpu_backend, registered
 from tests.op_inputs import gather_inputs, projection
+from tests.pixel_embed_checks import ORDERS
 
 REASON = cpu_backend.why_not_loaded()
 pytestmark = pytest.mark.skipif(REASON is not None, reason=str(REASON))
-
-ORDERS = ["project_pool", "pool_project"]
 
 
 @pytest.mark.parametrize("order", ORDERS)

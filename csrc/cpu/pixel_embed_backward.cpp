@@ -5,14 +5,13 @@
 #include <torch/csrc/stable/library.h>
 
 #include <optional>
-#include <type_traits>
 
 #include "products.h"
+#include "weight_sum.h"
 
 namespace pixelbert {
 namespace {
 
-using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 
 constexpr int64_t kSumBlock = 256;  // numbers summed at a time: four rows of them fit into the first cache
@@ -98,67 +97,6 @@ void clear_unread(const WindowPixels<Scalar>& grad, const ReadWindows& read) {
   });
 }
 
-// Adds up products of tiles, in float32 for 16-bit types. Products of float16 are float32 as well: a tile's could
-// leave float16's range where the sum does not, and few processors multiply float16 faster. Those of bfloat16 are
-// rounded to it once a tile, which has the error of rounding the sum.
-template <typename Kind>
-class WeightSum {
- public:
-  WeightSum(const Tensor& grad_weight, int64_t rows, int64_t dimensions, int64_t channels)
-      : grad_weight_(grad_weight), sum_(grad_weight), product_(grad_weight) {
-    if constexpr (kShort) sum_ = torch::stable::new_empty(grad_weight, {dimensions, channels}, ScalarType::Float);
-    if constexpr (kWidened) {
-      product_ = torch::stable::empty_like(sum_);
-      left_ = torch::stable::new_empty(grad_weight, {rows, dimensions}, ScalarType::Float);
-      right_ = torch::stable::new_empty(grad_weight, {rows, channels}, ScalarType::Float);
-    }
-  }
-
-  // Adds transposed(left) @ right.
-  void add(Tensor left, Tensor right) {
-    if constexpr (kWidened) left = widened(left, left_), right = widened(right, right_);
-    ++added_;
-    if (added_ == 1) return multiply(transposed(left), right, kWidened ? sum_ : grad_weight_);
-    if constexpr (!kShort) {
-      if (added_ == 2) product_ = torch::stable::empty_like(grad_weight_);
-    } else if constexpr (!kWidened) {
-      if (added_ == 2) torch::stable::copy_(sum_, grad_weight_);
-    }
-    multiply(transposed(left), right, product_);
-    auto* sum = static_cast<typename Kind::Wide*>(sum_.mutable_data_ptr());
-    const auto* product = static_cast<const Product*>(product_.const_data_ptr());
-    torch::stable::parallel_for(0, sum_.numel(), kGrain, [&](int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; ++i) {
-        if constexpr (kShort && !kWidened) {
-          sum[i] += Kind::widen(product[i]);
-        } else {
-          sum[i] += product[i];
-        }
-      }
-    });
-  }
-
-  void finish() {
-    if (added_ == 0) {
-      torch::stable::zero_(grad_weight_);
-    } else if (kWidened || (kShort && added_ > 1)) {
-      torch::stable::copy_(grad_weight_, sum_);
-    }
-  }
-
- private:
-  static constexpr bool kShort = Kind::kComparedByBits, kWidened = std::is_same_v<Kind, Float16>;
-  using Product = std::conditional_t<kWidened, typename Kind::Wide, typename Kind::Scalar>;
-
-  static Tensor widened(const Tensor& from, Tensor& into) {
-    Tensor wide = first_rows(into, from.size(0));
-    return torch::stable::copy_(wide, from);
-  }
-
-  Tensor grad_weight_, sum_, product_, left_, right_;
-  int64_t added_ = 0;
-};
-
 template <typename Kind>
 struct Backward {
   using Scalar = typename Kind::Scalar;
@@ -224,7 +162,7 @@ struct Backward {
     const int64_t total = windows.size(), tile = tile_size<Kind>(total), channels = map.shape.channels;
     if (grad.map) clear_unread(grad, received.read);
     std::optional<WeightSum<Kind>> sum;
-    if (grad_weight) sum.emplace(*grad_weight, rows_each() * tile, received.dimensions, channels);
+    if (grad_weight) sum.emplace(*grad_weight, rows_each() * tile);
     Tensor projected = scratch_matrix(weight, rows_each() * tile, received.dimensions);
     Tensor pixels = scratch_matrix(weight, rows_each() * tile, channels);
     auto* pixel_values = static_cast<Scalar*>(pixels.mutable_data_ptr());
