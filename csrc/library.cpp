@@ -10,6 +10,12 @@ STABLE_TORCH_LIBRARY(pixelbert_fast_native, library) {
       "pool_gather_backward(Tensor grad, Tensor winners, Tensor positions, Tensor? image_index,"
       " Tensor(a!) grad_features) -> ()");
   library.def(
+      "pixel_embed_forward(Tensor features, Tensor positions, Tensor weight, Tensor vector, Tensor? image_index,"
+      " bool project_first, Tensor(a!) out, Tensor(b!) winners) -> ()");
+  library.def(
+      "pixel_embed_backward(Tensor grad, Tensor winners, Tensor features, Tensor positions, Tensor weight,"
+      " Tensor? image_index, bool project_first, Tensor(a!)? grad_features, Tensor(b!)? grad_weight) -> ()");
+  library.def(
       "sum_rows(Tensor rows, Tensor positions, Tensor? image_index, int batch, int places, Tensor(a!) out)"
       " -> ()");
   library.def(

@@ -1,4 +1,4 @@
-"""Answers that every backend, on every device, must give for ever; those of `sample_positions` are `PLACES`."""
+"""Answers that every backend must give on every device, for ever; `PLACES` are those of `sample_positions`."""
 
 from __future__ import annotations
 

@@ -211,11 +211,6 @@ def test_it_is_chosen_by_itself_and_refuses_with_a_reason() -> None:
     with backends.watch() as ran:
         ops.pool_gather(features, torch.tensor([[0]]))
     assert ran == [("pool_gather", "cpu")]
-    weight, embedding = torch.randn(2, 3), torch.randn(2)
-    with pytest.raises(
-        ops.BackendError, match="'cpu' cannot run: it has no kernel of its own for pixel_embed"
-    ):
-        ops.pixel_embed(features, torch.tensor([[0]]), weight, None, embedding, backend="cpu")
     assert "on cuda" in cpu_backend.why_not("pool_gather", "cuda", torch.float32)
 
 

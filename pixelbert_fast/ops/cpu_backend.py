@@ -19,9 +19,7 @@ def why_not(op: str, device_type: str, dtype: torch.dtype) -> str | None:
     """See `backends`."""
     if device_type != "cpu":
         return f"it takes CPU tensors, and these are on {device_type}."
-    if op == "pixel_embed":
-        return "it has no kernel of its own for pixel_embed."
-    if op == "pool_gather" and dtype not in FLOATS:
+    if op != "sample_positions" and dtype not in FLOATS:
         return f"it has no kernel for {dtype}."
     return why_not_loaded()
 
@@ -80,6 +78,65 @@ def pool_gather_backward(
     native = torch.ops.pixelbert_fast_native
     native.pool_gather_backward(grad.contiguous(), winners, positions, image_index, grad_features)
     return grad_features
+
+
+def pixel_embed_forward(
+    features: Tensor,
+    positions: Tensor,
+    weight: Tensor,
+    vector: Tensor,
+    image_index: Tensor | None,
+    order: str,
+) -> tuple[Tensor, Tensor]:
+    """See `backends`. The products are PyTorch's, over the windows that are read, each window once."""
+    dimensions, channels = weight.shape
+    project_first = order == "project_pool"
+    out = features.new_empty(*positions.shape, dimensions)
+    winners = out.new_empty(*positions.shape, dimensions if project_first else channels, dtype=torch.uint8)
+    vector = vector.to(torch.promote_types(features.dtype, torch.float32)).contiguous()
+    native = torch.ops.pixelbert_fast_native
+    native.pixel_embed_forward(
+        features, positions, as_factor(weight), vector, image_index, project_first, out, winners
+    )
+    return out, winners
+
+
+def pixel_embed_backward(
+    grad: Tensor,
+    winners: Tensor,
+    features: Tensor,
+    positions: Tensor,
+    weight: Tensor,
+    image_index: Tensor | None,
+    order: str,
+    wants_features: bool,
+    wants_weight: bool,
+) -> tuple[Tensor, Tensor]:
+    """See `backends`."""
+    layout = torch.channels_last if features.stride(1) == 1 else torch.contiguous_format
+    grad_features = grad_weight = None
+    if wants_features:
+        grad_features = torch.empty(features.shape, dtype=features.dtype, memory_format=layout)
+    if wants_weight:
+        grad_weight = torch.empty(weight.shape, dtype=weight.dtype)
+    torch.ops.pixelbert_fast_native.pixel_embed_backward(
+        grad.contiguous(),
+        winners,
+        features,
+        positions,
+        as_factor(weight),
+        image_index,
+        order == "project_pool",
+        grad_features,
+        grad_weight,
+    )
+    nothing = features.new_empty(0)
+    return grad_features if wants_features else nothing, grad_weight if wants_weight else nothing
+
+
+def as_factor(weight: Tensor) -> Tensor:
+    """`weight` for many products: detached, and copied here where each of them would copy it."""
+    return weight.detach() if 1 in weight.stride() else weight.detach().contiguous()
 
 
 def sum_rows(rows: Tensor, positions: Tensor, image_index: Tensor | None, batch: int, places: int) -> Tensor:
