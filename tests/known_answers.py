@@ -1,4 +1,4 @@
-"""Answers that every backend must give on every device, for ever; `PLACES` are those of `sample_positions`."""
+"""Answers that every backend must give on every device, for ever; `PLACES`: those of `sample_positions`."""
 
 from __future__ import annotations
 

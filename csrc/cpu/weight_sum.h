@@ -8,7 +8,7 @@
 #include <cstdint>
 #include <type_traits>
 
-#include "kinds.h"
+#include "../kinds.h"
 #include "products.h"
 #include "tensors.h"
 
