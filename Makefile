@@ -9,7 +9,7 @@ BIN := .venv/bin
 TESTS ?= tests
 PYTEST_FLAGS ?=
 
-.PHONY: setup demo test lint format kernels-static cuda-static asan fuzz-ops clean
+.PHONY: setup demo test lint format kernels-static cuda-static gpu-report asan fuzz-ops clean
 
 setup:
 	@if [ -z "$(PYTHON)" ]; then echo "No Python >= 3.11 found; name one: make setup PYTHON=/path/to/python" >&2; exit 2; fi
@@ -38,6 +38,10 @@ kernels-static: setup
 # Needs no GPU, but nvcc.
 cuda-static: setup
 	@$(BIN)/python benchmarks/cuda_static.py
+
+# On a GPU, by the Python it is given (PYTHON=...): nothing is installed. At most eight minutes.
+gpu-report:
+	@$(PYTHON) benchmarks/gpu_report.py
 
 # 100,000 random calls of the ops, to docs/results/fuzz-ops.md; Ctrl-C, and the same command goes on.
 fuzz-ops: setup
