@@ -19,7 +19,13 @@ COPY = ROOT / "build" / "asan"
 COPIED = ("pixelbert_fast", "kernels", "csrc", "tests", "setup.py", "pyproject.toml", "README.md", "LICENSE")
 # Native code is built there. Nothing of CUDA: its code does not run on a CPU.
 LEFT_OUT = shutil.ignore_patterns("*.so", "*.cu", "*.cuh", "_build_record.json", "__pycache__")
-TESTS = ("test_ops_cpu.py", "test_pixel_embed_cpu.py", "test_ops_registered.py", "test_ops_fuzz.py")
+TESTS = (
+    "test_ops_cpu.py",
+    "test_pixel_embed_cpu.py",
+    "test_pixel_embed_registered.py",
+    "test_ops_registered.py",
+    "test_ops_fuzz.py",
+)
 FUZZED_CALLS = 10_000
 SANITIZERS = "-fsanitize=address,undefined"
 FLAGS = f"{SANITIZERS} -fno-sanitize-recover=all -fno-omit-frame-pointer -g"
