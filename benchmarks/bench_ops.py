@@ -107,7 +107,7 @@ def main() -> None:
     parser.add_argument("--compile", action="store_true", help="time the reference under torch.compile too")
     parser.add_argument("--rounds", type=int, default=41)
     parser.add_argument("--seconds", type=float, default=20.0, help="a pass of one op, at most")
-    parser.add_argument("--json", type=Path, help="write the rows here as well")
+    parser.add_argument("--report", type=Path, help="write this .json, and the tables beside it as .md")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     machine = contest.machine(options.device)
@@ -128,8 +128,12 @@ def main() -> None:
         found = measure(case, compiled=options.compile, rounds=options.rounds, seconds=options.seconds)
         print(f"\n{table(found)}", flush=True)
         rows += found
-    if options.json:
-        options.json.write_text(json.dumps({"machine": machine, "rows": rows}, indent=1) + "\n")
+    if options.report:
+        options.report.write_text(json.dumps({"machine": machine, "rows": rows}, indent=1) + "\n")
+        command = " ".join(["python benchmarks/bench_ops.py", *sys.argv[1:]])
+        versions = ", ".join(f"{name} {value}" for name, value in machine.items() if name != "device")
+        page = f"# The ops on {machine['device']}\n\n`{command}`: {versions}.\n\n{table(rows)}\n"
+        options.report.with_suffix(".md").write_text(page)
 
 
 SMALL = {"batch": 4, "channels": 512, "height": 24, "width": 32, "dimensions": 256}

@@ -70,7 +70,8 @@ def judged(call: Call) -> str:
         check_error(call, error)
         return type(error).__name__
     wanted = call.arguments["backend"]
-    assert wanted is None or {name for _, name in ran} == {wanted}, ran
+    computed = found[0].device.type != "meta"  # where a registered op runs its fake, and tells nobody
+    assert wanted is None or not computed or {name for _, name in ran} == {wanted}, ran
     expected = run(call, backend="reference")
     assert len(found) == len(expected)
     for number, (ours, theirs) in enumerate(zip(found, expected, strict=True)):
