@@ -77,7 +77,7 @@ def judged(call: Call) -> str:
     for number, (ours, theirs) in enumerate(zip(found, expected, strict=True)):
         assert (ours.shape, ours.dtype, ours.device) == (theirs.shape, theirs.dtype, theirs.device)
         if ours.device.type == "cpu" and comparable(call, number):
-            compare(ours, theirs, number)
+            compare(ours, theirs, number, rounded=not exact(call))
     return "result"
 
 
@@ -96,12 +96,37 @@ def check_error(call: Call, error: Exception) -> None:
 
 
 def comparable(call: Call, number: int) -> bool:
-    """Whether output `number` is decided: a product's gradient is not where NaN or infinity meets zeros."""
-    return call.op != "pixel_embed" or number == 0 or not call.arguments["features"].special
+    """Whether output `number` is decided: a product's gradient is not where NaN or infinity meets zeros, and
+    where a product is rounded neither is which of nearly equal pixels wins.
+    """
+    if call.op != "pixel_embed":
+        return True
+    if number == 0:
+        return exact(call) or not call.arguments["features"].special
+    return exact(call) and not call.arguments["features"].special
 
 
-def compare(ours: torch.Tensor, theirs: torch.Tensor, number: int) -> None:
-    """Equal; gradients of 16 bits within two roundings, because the reference rounds between its steps."""
+def exact(call: Call) -> bool:
+    """Whether every sum of products of this call of pixel_embed is an integer that float32 holds."""
+    features, weight = (call.arguments[name] for name in ("features", "weight"))
+    if call.op != "pixel_embed" or not all(hasattr(spec, "shape") for spec in (features, weight)):
+        return True
+    return weight.shape[-1] * largest(features) * largest(weight) < 2**24
+
+
+def largest(spec: object) -> int:
+    return max(abs(spec.low), abs(spec.high))
+
+
+def compare(ours: torch.Tensor, theirs: torch.Tensor, number: int, *, rounded: bool = False) -> None:
+    """Equal; gradients of 16 bits within two roundings, because the reference rounds between its steps.
+
+    Where products are `rounded`, in an order of each backend's own, terms may cancel: then only NaN must be at
+    the same places, and how close the numbers are is for the tests of the backends.
+    """
+    if rounded:
+        assert torch.equal(ours.isnan(), theirs.isnan())
+        return
     tolerance = 0.0
     if number and ours.dtype in (torch.bfloat16, torch.float16) and theirs.numel():
         tolerance = 2 * torch.finfo(ours.dtype).eps
