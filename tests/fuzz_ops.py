@@ -107,10 +107,10 @@ def comparable(call: Call, number: int) -> bool:
 
 
 def exact(call: Call) -> bool:
-    """Whether every sum of products of this call of pixel_embed is an integer that float32 holds."""
-    features, weight = (call.arguments[name] for name in ("features", "weight"))
-    if call.op != "pixel_embed" or not all(hasattr(spec, "shape") for spec in (features, weight)):
+    """Whether every sum of products of `call` is an integer that float32 holds."""
+    if call.op != "pixel_embed":
         return True
+    features, weight = call.arguments["features"], call.arguments["weight"]
     return weight.shape[-1] * largest(features) * largest(weight) < 2**24
 
 
@@ -121,7 +121,7 @@ def largest(spec: object) -> int:
 def compare(ours: torch.Tensor, theirs: torch.Tensor, number: int, *, rounded: bool = False) -> None:
     """Equal; gradients of 16 bits within two roundings, because the reference rounds between its steps.
 
-    Where products are `rounded`, in an order of each backend's own, terms may cancel: then only NaN must be at
+    Where products are `rounded`, in an order of each backend's own, terms may cancel: only NaN must be at
     the same places, and how close the numbers are is for the tests of the backends.
     """
     if rounded:
