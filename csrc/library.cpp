@@ -5,7 +5,7 @@
 STABLE_TORCH_LIBRARY(pixelbert_fast_native, library) {
   library.def(
       "pool_gather_forward(Tensor features, Tensor positions, Tensor? embedding, Tensor? image_index,"
-      " Tensor(a!) out, Tensor(b!) winners) -> ()");
+      " Tensor(a!) out, Tensor(b!)? winners) -> ()");
   library.def(
       "pool_gather_backward(Tensor grad, Tensor winners, Tensor positions, Tensor? image_index,"
       " Tensor(a!) grad_features) -> ()");

@@ -164,7 +164,7 @@ def test_numbers_that_nobody_may_follow() -> None:
     features = torch.randn(2, 5, 4, 4, requires_grad=True)
     positions = torch.tensor([[0, 4], [-2, 2**31 - 1]], dtype=torch.int32)
     image_index = torch.tensor([0, 7], dtype=torch.int32)
-    out, _ = registered.pool_gather(features, positions, None, image_index, "cpu")
+    out, _ = registered.pool_gather(features, positions, None, image_index, True, "cpu")
     assert out.isnan().all(2).tolist() == [[False, True], [True, True]]
     out.sum().backward()
     assert features.grad.sum() == 5 and not features.grad[1].any()

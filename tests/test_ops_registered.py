@@ -25,8 +25,24 @@ def gather_inputs(dtype=torch.float32) -> tuple:
 def test_opcheck_pool_gather(layout: torch.memory_format) -> None:
     features, positions, embedding, image_index = gather_inputs()
     features = features.detach().contiguous(memory_format=layout).requires_grad_()
-    torch.library.opcheck(registered.pool_gather, (features, positions, embedding, image_index, "cpu"))
-    torch.library.opcheck(registered.pool_gather, (features, positions[:2], None, None, "cpu"))
+    torch.library.opcheck(registered.pool_gather, (features, positions, embedding, image_index, True, "cpu"))
+    torch.library.opcheck(registered.pool_gather, (features, positions[:2], None, None, True, "cpu"))
+
+
+@pytest.mark.parametrize("learned", [True, False])
+def test_winners_are_saved_only_where_the_features_learn(learned: bool) -> None:
+    features, positions, embedding, image_index = gather_inputs()
+    features = features.detach().requires_grad_(learned)
+    out = ops.pool_gather(features, positions, embedding, image_index=image_index, backend="cpu")
+    saved = {tensor.dtype: tensor.numel() for tensor in out.grad_fn.saved_tensors}
+    assert saved[torch.uint8] == (out.numel() if learned else 0)
+    out.sum().backward()
+    assert (features.grad is not None) == learned and embedding.grad.tolist() == [8.0] * 6
+    with torch.no_grad():
+        assert torch.equal(out, ops.pool_gather(features, positions, embedding, image_index=image_index))
+    if not learned:
+        arguments = (features, positions, embedding, image_index, False, "cpu")
+        torch.library.opcheck(registered.pool_gather, arguments)
 
 
 def test_opcheck_the_others() -> None:
@@ -118,4 +134,4 @@ def test_vmap_is_refused() -> None:
     features = torch.randn(3, 2, 6, 4, 4)
     positions = torch.zeros(2, 1, dtype=torch.int32)
     with pytest.raises(NotImplementedError, match=r"pool_gather: torch\.func\.vmap is not supported"):
-        torch.func.vmap(lambda f: registered.pool_gather(f, positions, None, None, "cpu"))(features)
+        torch.func.vmap(lambda f: registered.pool_gather(f, positions, None, None, True, "cpu"))(features)

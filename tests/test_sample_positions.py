@@ -112,3 +112,14 @@ def test_wrong_seed_keys_and_backend_are_named():
         sample_positions(valid, (3, 3), 2, seed=0, keys=torch.arange(2))
     with pytest.raises(ValueError, match="backend must be one of reference"):
         sample_positions(valid, (3, 3), 2, seed=0, backend="tpu")
+
+
+@pytest.mark.parametrize("backend", ["reference", None])
+def test_compiled_to_machine_code_it_draws_the_same(backend):
+    """Inductor's own C++ of the reference's 64-bit arithmetic gives other words: it must not be traced."""
+    valid = torch.tensor([[12, 16], [12, 16], [7, 9]])
+
+    def draw():
+        return sample_positions(valid, (12, 16), 20, seed=1, backend=backend) + 1
+
+    assert torch.equal(torch.compile(draw, fullgraph=True)(), draw())

@@ -74,7 +74,7 @@ def test_opcheck(layout: torch.memory_format) -> None:
     features = features.detach().contiguous(memory_format=layout).requires_grad_()
     positions, index = positions.int(), index.int()
     weight, vector, _ = projection()
-    torch.library.opcheck(registered.pool_gather, (features, positions, embedding, index, "triton"))
+    torch.library.opcheck(registered.pool_gather, (features, positions, embedding, index, True, "triton"))
     for order in ORDERS:
         torch.library.opcheck(
             registered.pixel_embed, (features, positions, weight, vector, index, order, "triton")

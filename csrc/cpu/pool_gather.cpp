@@ -37,7 +37,7 @@ struct Forward {
   const Wide* embedding;
   int64_t sequences, count;
   Scalar* out;
-  uint8_t* winners;
+  uint8_t* winners;  // or null
 
   RowKind kind(int64_t row, int64_t* image) const {
     *image = image_index ? image_index[row / count] : row / count;
@@ -47,8 +47,10 @@ struct Forward {
   void fill(RowKind kind, int64_t row, int64_t begin, int64_t end) const {
     const Wide value = kind == RowKind::kNone ? Wide{0} : std::numeric_limits<Wide>::quiet_NaN();
     std::fill(out + row * shape.channels + begin, out + row * shape.channels + end, Kind::narrow(value));
-    std::fill(winners + row * shape.channels + begin, winners + row * shape.channels + end, uint8_t{0});
+    if (winners) std::fill(winners_of(row) + begin, winners_of(row) + end, uint8_t{0});
   }
+
+  uint8_t* winners_of(int64_t row) const { return winners ? winners + row * shape.channels : nullptr; }
 
   void rows_of_channels() const {
     const auto& kernels = row_kernels<Kind>();
@@ -64,8 +66,7 @@ struct Forward {
         const Scalar* first = features + image * strides.batch + window_offset(shape, strides, positions[row]);
         const Scalar* pixels[kPixels];
         for (int pixel = 0; pixel < kPixels; ++pixel) pixels[pixel] = first + pixel_offset(strides, pixel);
-        kernels.select(pixels, channels, out + row * channels, winners + row * channels);
-        if (embedding) kernels.add(embedding, channels, out + row * channels);
+        kernels.select(pixels, channels, embedding, out + row * channels, winners_of(row));
       }
     });
   }
@@ -118,7 +119,7 @@ struct Forward {
       for (int pixel = 0; pixel < kPixels; ++pixel) winner = Kind::is_nan(keys[pixel]) ? pixel : winner;
     }
     out[at] = embedding ? Kind::narrow(Kind::widen(values[winner]) + embedding[c]) : values[winner];
-    winners[at] = static_cast<uint8_t>(winner);
+    if (winners) winners[at] = static_cast<uint8_t>(winner);
   }
 };
 
@@ -248,7 +249,7 @@ struct Backward {
 };
 
 void pool_gather_forward(Tensor features, Tensor positions, std::optional<Tensor> embedding,
-                         std::optional<Tensor> image_index, Tensor out, Tensor winners) {
+                         std::optional<Tensor> image_index, Tensor out, std::optional<Tensor> winners) {
   with_kind(features, [&](auto kind) {
     using Kind = decltype(kind);
     using Scalar = typename Kind::Scalar;
@@ -262,7 +263,7 @@ void pool_gather_forward(Tensor features, Tensor positions, std::optional<Tensor
                                    positions.size(0),
                                    positions.size(1),
                                    static_cast<Scalar*>(out.mutable_data_ptr()),
-                                   winners.mutable_data_ptr<uint8_t>()};
+                                   winners.has_value() ? winners->mutable_data_ptr<uint8_t>() : nullptr};
     if (out.numel() == 0) return;
     forward.strides.channel == 1 ? forward.rows_of_channels() : forward.blocks_of_channels();
   });

@@ -8,15 +8,16 @@
 
 namespace pixelbert {
 
+constexpr int64_t kSelectBlock = 512;  // a multiple of every vector; four pixels of them fit into the first cache
+
 // Pixels are given by four pointers in row-major order; channels are neighbours in memory.
 template <typename Kind>
 struct RowKernels {
   using Scalar = typename Kind::Scalar;
   using Wide = typename Kind::Wide;
-  // out[c] = the winning value, winners[c] = which pixel it came from.
-  void (*select)(const Scalar* const* pixels, int64_t channels, Scalar* out, uint8_t* winners);
-  // out[c] += vector[c], in the wide type, rounded once.
-  void (*add)(const Wide* vector, int64_t channels, Scalar* out);
+  // out[c] = the winning value plus vector[c] (in the wide type, rounded once), winners[c] = which pixel it came
+  // from. `vector` and `winners` may be null.
+  void (*select)(const Scalar* const* pixels, int64_t channels, const Wide* vector, Scalar* out, uint8_t* winners);
   // pixels[winners[c]][c] = grad[c], and zero at the other three.
   void (*scatter)(const Scalar* grad, const uint8_t* winners, int64_t channels, Scalar* const* pixels);
 };

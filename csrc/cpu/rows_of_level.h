@@ -47,10 +47,11 @@ struct PIXELBERT_LEVEL {
     }
   }
 
-  PIXELBERT_TARGET static void select(const Scalar* const* pixels, int64_t channels, Scalar* out,
-                                      uint8_t* winners) {
-    int64_t c = 0;
-    for (; c + kLanes <= channels; c += kLanes) {
+  template <bool kSaveWinners>
+  PIXELBERT_INLINE void select_block(const Scalar* const* pixels, int64_t begin, int64_t end, const Wide* vector,
+                                     Scalar* out, uint8_t* winners) {
+    int64_t c = begin;
+    for (; c + kLanes <= end; c += kLanes) {
       Values best = load<Values>(pixels[0] + c);
       Keys best_key = keys(best);
       Lanes winner = {};
@@ -60,12 +61,16 @@ struct PIXELBERT_LEVEL {
         const Lanes take = takes_over(key, best_key);
         best = take ? value : best;
         best_key = take ? key : best_key;
-        winner = take ? Lanes{} + static_cast<Lane>(pixel) : winner;
+        if constexpr (kSaveWinners) winner = take ? Lanes{} + static_cast<Lane>(pixel) : winner;
+      }
+      if constexpr (!Kind::kComparedByBits) {
+        if (vector) best += load<Values>(vector + c);
       }
       store(out + c, best);
-      store(winners + c, __builtin_convertvector(winner, Bytes));
+      if constexpr (kSaveWinners) store(winners + c, __builtin_convertvector(winner, Bytes));
     }
-    for (; c < channels; ++c) {
+    const int64_t rest = c;
+    for (; c < end; ++c) {
       int winner = 0;
       auto best_key = Kind::key(pixels[0][c]);
       for (int pixel = 1; pixel < kPixels; ++pixel) {
@@ -73,12 +78,26 @@ struct PIXELBERT_LEVEL {
         if (key > best_key || Kind::is_nan(key)) best_key = key, winner = pixel;
       }
       out[c] = pixels[winner][c];
-      winners[c] = static_cast<uint8_t>(winner);
+      if constexpr (kSaveWinners) winners[c] = static_cast<uint8_t>(winner);
+    }
+    // Added where it is still in the first cache; types compared by their bits add in another one.
+    if (vector) {
+      for (c = Kind::kComparedByBits ? begin : rest; c < end; ++c) {
+        out[c] = Kind::narrow(Kind::widen(out[c]) + vector[c]);
+      }
     }
   }
 
-  PIXELBERT_TARGET static void add(const Wide* vector, int64_t channels, Scalar* out) {
-    for (int64_t c = 0; c < channels; ++c) out[c] = Kind::narrow(Kind::widen(out[c]) + vector[c]);
+  PIXELBERT_TARGET static void select(const Scalar* const* pixels, int64_t channels, const Wide* vector, Scalar* out,
+                                      uint8_t* winners) {
+    for (int64_t begin = 0; begin < channels; begin += kSelectBlock) {
+      const int64_t end = begin + kSelectBlock < channels ? begin + kSelectBlock : channels;
+      if (winners) {
+        select_block<true>(pixels, begin, end, vector, out, winners);
+      } else {
+        select_block<false>(pixels, begin, end, vector, out, winners);
+      }
+    }
   }
 
   PIXELBERT_TARGET static void scatter(const Scalar* grad, const uint8_t* winners, int64_t channels,
@@ -98,7 +117,7 @@ struct PIXELBERT_LEVEL {
     }
   }
 
-  static constexpr RowKernels<Kind> kernels = {select, add, scatter};
+  static constexpr RowKernels<Kind> kernels = {select, scatter};
 };
 
 }  // namespace

@@ -9,9 +9,9 @@ A backend other than the reference is a module of this package that defines
   contiguous, ``seed`` a 0-d int64 tensor, all on one device; ``features`` of any strides, empty included:
 
   - ``sample_positions(valid_grid, grid, count, seed, keys)`` -> ``[N, count]`` int32;
-  - ``pool_gather_forward(features, positions, embedding, image_index)`` -> output ``[S, K, C]`` and winners
-    ``[S, K, C]`` uint8: which of its window's four pixels, in row-major order, each value came from (of a row
-    without a place: anything);
+  - ``pool_gather_forward(features, positions, embedding, image_index, save_winners)`` -> output ``[S, K, C]``
+    and winners ``[S, K, C]`` uint8: which of its window's four pixels, in row-major order, each value came
+    from (of a row without a place: anything); without `save_winners` an empty tensor;
   - ``pool_gather_backward(grad, winners, positions, image_index, shape, channels_last)`` -> the gradient of
     the features, dense, of `shape` and in that memory format;
   - ``pixel_embed_forward(features, positions, weight, vector, image_index, order)`` -> output ``[S, K, D]``
@@ -113,11 +113,13 @@ def choose(op: str, name: str | None, device_type: str, dtype: torch.dtype) -> s
             raise BackendError(f"{op}: the backend {wish!r} cannot run: {reason}")
         return wish
     for candidate in MODULES:
-        reason = why_not(candidate, op, device_type, dtype)
-        if reason is None and device_type in module(candidate).AUTOMATIC:
+        implementation = module(candidate)
+        if implementation is None or device_type not in implementation.AUTOMATIC:
+            continue
+        reason = implementation.why_not(op, device_type, dtype)
+        if reason is None:
             return candidate
-        if reason is not None:
-            _say_once(op, candidate, reason)
+        _say_once(op, candidate, reason)
     return REFERENCE
 
 

@@ -41,16 +41,23 @@ def why_not_loaded() -> str | None:
 
 
 def pool_gather_forward(
-    features: Tensor, positions: Tensor, embedding: Tensor | None, image_index: Tensor | None
+    features: Tensor,
+    positions: Tensor,
+    embedding: Tensor | None,
+    image_index: Tensor | None,
+    save_winners: bool = True,
 ) -> tuple[Tensor, Tensor]:
     """See `backends`."""
     shape = (*positions.shape, features.shape[1])
-    out, winners = features.new_empty(shape), features.new_empty(shape, dtype=torch.uint8)
+    out = features.new_empty(shape)
+    winners = features.new_empty(shape if save_winners else 0, dtype=torch.uint8)
     if embedding is not None:
         wide = torch.float64 if features.dtype == torch.float64 else torch.float32
         embedding = embedding.to(wide).contiguous()
     native = torch.ops.pixelbert_fast_native
-    native.pool_gather_forward(features, positions, embedding, image_index, out, winners)
+    native.pool_gather_forward(
+        features, positions, embedding, image_index, out, winners if save_winners else None
+    )
     return out, winners
 
 

@@ -27,7 +27,7 @@ from .arguments import (
 )
 from .pixel_embed_reference import pixel_embed_reference
 from .pool_gather_reference import pool_gather_reference
-from .sample_positions_reference import sample_positions_reference, signed_64
+from .sample_positions_reference import signed_64
 
 ORDERS = ("project_pool", "pool_project")
 
@@ -89,9 +89,6 @@ def sample_positions(
     )
     device = valid_grid.device
     name = backends.choose(op, backend, device.type, torch.int32)
-    if name == backends.REFERENCE:
-        backends.note(op, name)
-        return sample_positions_reference(valid_grid, grid, count, seed=seed, keys=keys)
     seed = seed.to(device) if isinstance(seed, Tensor) else torch.full((), signed_64(seed), device=device)
     if keys is None:
         keys = torch.arange(valid_grid.shape[0], device=device)
@@ -134,7 +131,10 @@ def pool_gather(
     if name == backends.REFERENCE:
         backends.note(op, name)
         return pool_gather_reference(features, positions, embedding, image_index=image_index)
-    return registered.pool_gather(features, as_int32(positions), embedding, as_int32(image_index), name)[0]
+    save_winners = torch.is_grad_enabled() and features.requires_grad
+    return registered.pool_gather(
+        features, as_int32(positions), embedding, as_int32(image_index), save_winners, name
+    )[0]
 
 
 def pixel_embed(

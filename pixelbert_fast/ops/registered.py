@@ -1,7 +1,8 @@
 """The ops as PyTorch knows them: schema, fake kernels, autograd, and what they refuse.
 
-Each calls the backend that its last argument names. The reference is not among them: it is plain PyTorch and
-needs no registration. Arguments have been checked, and integers made int32, by `functional`.
+Each calls the backend that its last argument names. The references of pool_gather and pixel_embed are not
+among them: they are plain PyTorch and need no registration. Arguments have been checked, and integers made
+int32, by `functional`.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 
 from . import backends
+from .sample_positions_reference import sample_positions_reference
 
 
 @torch.library.custom_op(
@@ -21,7 +23,12 @@ from . import backends
 def sample_positions(
     valid_grid: Tensor, h: int, w: int, count: int, seed: Tensor, keys: Tensor, backend: str
 ) -> Tensor:
+    """The reference too: Philox in compiled code takes minutes to compile and, with products that exceed an
+    int64 in generated C++, gave other words (torch 2.13).
+    """
     backends.note("sample_positions", backend)
+    if backend == backends.REFERENCE:
+        return sample_positions_reference(valid_grid, (h, w), count, seed=seed, keys=keys)
     return backends.module(backend).sample_positions(valid_grid, (h, w), count, seed, keys)
 
 
@@ -33,20 +40,28 @@ def _(valid_grid, h, w, count, seed, keys, backend):
 @torch.library.custom_op(
     "pixelbert_fast::pool_gather",
     mutates_args=(),
-    schema="(Tensor features, Tensor positions, Tensor? embedding, Tensor? image_index, str backend)"
-    " -> (Tensor, Tensor)",
+    schema="(Tensor features, Tensor positions, Tensor? embedding, Tensor? image_index, bool save_winners,"
+    " str backend) -> (Tensor, Tensor)",
 )
 def pool_gather(
-    features: Tensor, positions: Tensor, embedding: Tensor | None, image_index: Tensor | None, backend: str
+    features: Tensor,
+    positions: Tensor,
+    embedding: Tensor | None,
+    image_index: Tensor | None,
+    save_winners: bool,
+    backend: str,
 ) -> tuple[Tensor, Tensor]:
+    """The gradient of `features` needs the winners; where it is not wanted they are an empty tensor."""
     backends.note("pool_gather", backend)
-    return backends.module(backend).pool_gather_forward(features, positions, embedding, image_index)
+    return backends.module(backend).pool_gather_forward(
+        features, positions, embedding, image_index, save_winners
+    )
 
 
 @pool_gather.register_fake
-def _(features, positions, embedding, image_index, backend):
+def _(features, positions, embedding, image_index, save_winners, backend):
     shape = (*positions.shape, features.shape[1])
-    return features.new_empty(shape), features.new_empty(shape, dtype=torch.uint8)
+    return features.new_empty(shape), features.new_empty(shape if save_winners else 0, dtype=torch.uint8)
 
 
 @torch.library.custom_op(
@@ -185,7 +200,7 @@ def _gradient_of_vector(ctx, grad, positions, image_index, shape, dtype):
 
 
 def _pool_gather_setup(ctx, inputs, output):
-    features, positions, embedding, image_index, ctx.backend = inputs
+    features, positions, embedding, image_index, ctx.has_winners, ctx.backend = inputs
     ctx.shape, ctx.channels_last = features.shape, prefers_channels_last(features)
     ctx.embedding_dtype = None if embedding is None else embedding.dtype
     ctx.save_for_backward(output[1], positions, image_index)
@@ -194,10 +209,12 @@ def _pool_gather_setup(ctx, inputs, output):
 
 def _pool_gather_gradients(ctx, grad, _):
     if grad is None:
-        return None, None, None, None, None
+        return None, None, None, None, None, None
     winners, positions, image_index = ctx.saved_tensors
     grad_features = grad_embedding = None
     if ctx.needs_input_grad[0]:
+        if not ctx.has_winners:
+            raise RuntimeError("pool_gather: features need a gradient now and did not in the forward")
         grad_features = pool_gather_backward(
             grad, winners, positions, image_index, ctx.shape, ctx.channels_last, ctx.backend
         )
@@ -205,7 +222,7 @@ def _pool_gather_gradients(ctx, grad, _):
         grad_embedding = _gradient_of_vector(
             ctx, grad, positions, image_index, ctx.shape, ctx.embedding_dtype
         )
-    return grad_features, None, grad_embedding, None, None
+    return grad_features, None, grad_embedding, None, None, None
 
 
 def _pixel_embed_setup(ctx, inputs, output):

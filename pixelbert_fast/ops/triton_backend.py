@@ -53,7 +53,11 @@ def sample_positions(
 
 
 def pool_gather_forward(
-    features: Tensor, positions: Tensor, embedding: Tensor | None, image_index: Tensor | None
+    features: Tensor,
+    positions: Tensor,
+    embedding: Tensor | None,
+    image_index: Tensor | None,
+    save_winners: bool = True,
 ) -> tuple[Tensor, Tensor]:
     from ..kernels.configurations import run_best
     from ..kernels.pool_gather import pool_gather_forward_kernel
@@ -61,7 +65,8 @@ def pool_gather_forward(
     batch, channels, height, width = features.shape
     rows, count = positions.numel(), positions.shape[1]
     out = features.new_empty(*positions.shape, channels, dtype=stored_type(features))
-    winners = torch.empty(out.shape, dtype=torch.uint8, device=features.device)
+    shape = out.shape if save_winners else 0
+    winners = torch.empty(shape, dtype=torch.uint8, device=features.device)
     if not out.numel():
         return out.to(features.dtype), winners
 
@@ -83,7 +88,7 @@ def pool_gather_forward(
             *features.stride(),
             INDEXED=image_index is not None,
             EMBEDDED=embedding is not None,
-            SAVE_WINNERS=True,
+            SAVE_WINNERS=save_winners,
             WIDE=language_type(wide_type(features.dtype)),
             BLOCK_ROWS=block_rows,
             BLOCK_CHANNELS=block_channels,

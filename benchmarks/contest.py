@@ -1,0 +1,121 @@
+"""Timing contestants fairly: they take turns in one run, and medians and their spread are reported.
+
+Taking turns lets a busy moment of the machine meet all of them. On a GPU events are timed, and a buffer
+larger than its cache is written before each run, so that none finds there what the one before it left.
+"""
+
+from __future__ import annotations
+
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+
+CACHE_BYTES = 256 << 20
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Milliseconds of one contestant: median, the quantiles 0.2 and 0.8, the fastest, and how many runs."""
+
+    median: float
+    low: float
+    high: float
+    fastest: float
+    runs: int
+
+    @classmethod
+    def of(cls, milliseconds: list[float]) -> Timing:
+        quantiles = statistics.quantiles(milliseconds, n=5, method="inclusive")
+        return cls(
+            statistics.median(milliseconds), quantiles[0], quantiles[3], min(milliseconds), len(milliseconds)
+        )
+
+    def as_dict(self) -> dict[str, float]:
+        return {name: round(value, 5) for name, value in asdict(self).items()}
+
+
+def take_turns(
+    runs: dict[str, Callable[[], object]], device: str, *, rounds: int, seconds: float = 20.0
+) -> dict[str, Timing]:
+    """Time each of `runs` once a round, after two rounds that do not count.
+
+    Args:
+        device: "cpu" or "cuda": which clock.
+        rounds: how many rounds at most; at least five are run, however long they take.
+        seconds: no further round is begun after that long.
+    """
+    clock = _on_gpu(device) if torch.device(device).type == "cuda" else _on_cpu
+    for _ in range(2):
+        for run in runs.values():
+            run()
+    milliseconds: dict[str, list[float]] = {name: [] for name in runs}
+    start = time.monotonic()
+    for number in range(rounds):
+        if number >= 5 and time.monotonic() - start > seconds:
+            break
+        for name, run in runs.items():
+            milliseconds[name].append(clock(run))
+    return {name: Timing.of(each) for name, each in milliseconds.items()}
+
+
+def _on_cpu(run: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    run()
+    return 1e3 * (time.perf_counter() - start)
+
+
+def _on_gpu(device: str) -> Callable[[Callable[[], object]], float]:
+    cache = torch.empty(CACHE_BYTES, dtype=torch.uint8, device=device)
+    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+
+    def clock(run: Callable[[], object]) -> float:
+        # Written long enough for the launches of `run` to queue behind it: then only the device is timed.
+        cache.zero_()
+        cache.zero_()
+        begin.record()
+        run()
+        end.record()
+        end.synchronize()
+        return begin.elapsed_time(end)
+
+    return clock
+
+
+def copy_bandwidth(device: str, size: int) -> Callable[[], object]:
+    """A run that reads and writes `size` bytes each: what moving bytes costs here, in the same turns."""
+    source = torch.ones(max(size, 4) // 4, dtype=torch.float32, device=device)
+    target = torch.zeros_like(source)
+    return lambda: target.copy_(source)
+
+
+def machine(device: str) -> dict[str, object]:
+    """What a figure depends on: processor or GPU, threads, versions."""
+    found: dict[str, object] = {
+        "device": torch.cuda.get_device_name(device) if device.startswith("cuda") else processor(),
+        "threads": torch.get_num_threads(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+    }
+    if device.startswith("cuda"):
+        found["cuda"] = torch.version.cuda or torch.version.hip
+        import triton
+
+        found["triton"] = triton.__version__
+    return found
+
+
+def processor() -> str:
+    """The processor's name with its number of cores here."""
+    name = platform.processor() or platform.machine()
+    information = Path("/proc/cpuinfo")
+    if information.exists():
+        for line in information.read_text().splitlines():
+            if line.startswith("model name"):
+                name = line.partition(":")[2].strip()
+                break
+    return f"{name}, {platform.machine()}, {torch.get_num_threads()} threads"
