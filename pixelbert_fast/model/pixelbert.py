@@ -68,6 +68,7 @@ class PixelBERT(PixelBertPreTrainedModel):
 
     # A checkpoint of a task model serves too; its heads are none of this model's business.
     _keys_to_ignore_on_load_unexpected = [r"^mlm_head\.", r"^itm_head\."]
+    backend: str | None = "reference"  # of the ops
 
     def __init__(self, config: PixelBertConfig):
         super().__init__(config)
@@ -170,25 +171,39 @@ class PixelBERT(PixelBertPreTrainedModel):
             )
         words = self.embeddings(input_ids=input_ids)
 
-        hidden = torch.cat([words, pixels.to(words.dtype)], dim=1)
         pixel_mask = (positions >= 0).long()
         mask = torch.cat([attention_mask != 0, pixel_mask != 0], dim=1)
+        hidden, attentions = self.encode(words, pixels.to(words.dtype), mask, output_attentions)
+        return PixelBertOutput(
+            last_hidden_state=hidden,
+            pooler_output=self.pooler(hidden),
+            positions=positions,
+            pixel_mask=pixel_mask,
+            attentions=attentions,
+        )
+
+    def encode(
+        self, words: Tensor, pixels: Tensor, mask: Tensor, output_attentions: bool
+    ) -> tuple[Tensor, tuple[Tensor, ...] | None]:
+        """The Transformer over words ``[S, T, D]`` and pixels ``[S, K, D]``.
+
+        Args:
+            mask: ``[S, T + K]`` bool, True where there is a word piece or a pixel.
+
+        Returns:
+            ``[S, T + K, D]``, zeros where the mask is False, and the attention maps if asked for.
+        """
+        hidden = torch.cat([words, pixels], dim=1)
         # By place: transformers 5.0 calls the second argument input_embeds, later versions inputs_embeds.
         layer_mask = create_bidirectional_mask(self.config, hidden, mask)
         attentions = []
         for layer in self.encoder.layer:
             if output_attentions:
                 attentions.append(attention_probabilities(layer.attention.self, hidden, mask))
-            if sequences:  # transformers' layers cannot reshape an empty batch
+            if hidden.shape[0]:  # transformers' layers cannot reshape an empty batch
                 hidden = layer(hidden, layer_mask)
         hidden = hidden.masked_fill(~mask[..., None], 0)
-        return PixelBertOutput(
-            last_hidden_state=hidden,
-            pooler_output=self.pooler(hidden),
-            positions=positions,
-            pixel_mask=pixel_mask,
-            attentions=tuple(attentions) if output_attentions else None,
-        )
+        return hidden, tuple(attentions) if output_attentions else None
 
     def embed_pixels(self, pixel_values: Tensor, pixel_size: Tensor | None = None) -> PixelEmbeddings:
         """Every valid pixel of each image as a token, to be read by any number of sequences.
@@ -247,7 +262,7 @@ class PixelBERT(PixelBertPreTrainedModel):
             self.pixel_type_embedding,
             image_index=image_index,
             order=self.config.projection_order,
-            backend="reference",
+            backend=self.backend,
         )
 
     def grids(self, pixel_values: Tensor, pixel_size: Tensor | None) -> tuple[Tensor, tuple[int, int]]:
@@ -291,7 +306,7 @@ class PixelBERT(PixelBertPreTrainedModel):
         if sample_keys is not None:
             sample_keys = sample_keys.to(valid_grid.device)
         return sample_positions(
-            valid_grid, grid, self.config.sampled_pixels, seed=seed, keys=sample_keys, backend="reference"
+            valid_grid, grid, self.config.sampled_pixels, seed=seed, keys=sample_keys, backend=self.backend
         )
 
 
