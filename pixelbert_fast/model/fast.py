@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from .attention import attention_probabilities
 from .config import PixelBertConfig
 from .fast_backbone import run_fast
 from .fast_encoder import encode_packed, packed_layer
+from .outputs import Tokens
 from .packing import Packing
 from .pixelbert import PixelBERT, fills
 
@@ -30,16 +32,29 @@ class FastPixelBERT(PixelBERT):
     def run_backbone(self, pixel_values: Tensor, pixel_size: Tensor | None) -> Tensor:
         return run_fast(self.backbone, pixel_values, None if fills(pixel_size, pixel_values) else pixel_size)
 
-    def encode(
-        self, words: Tensor, pixels: Tensor, mask: Tensor, output_attentions: bool
-    ) -> tuple[Tensor, tuple[Tensor, ...] | None]:
+    def encode(self, tokens: Tokens, output_attentions: bool) -> tuple[Tensor, tuple[Tensor, ...] | None]:
         """As the reference's, over packed rows."""
-        packing = Packing(mask)
-        hidden = packing.pack(torch.cat([words, pixels], dim=1))
+        packing = Packing(tokens.mask)
+        hidden = packing.pack(torch.cat([tokens.words, tokens.pixels], dim=1))
         if not output_attentions:
             return packing.unpack(encode_packed(self.encoder.layer, hidden, packing)), None
         attentions = []
         for layer in self.encoder.layer:
-            attentions.append(attention_probabilities(layer.attention.self, packing.unpack(hidden), mask))
+            unpacked = packing.unpack(hidden)
+            attentions.append(attention_probabilities(layer.attention.self, unpacked, tokens.mask))
             hidden = packed_layer(layer, hidden, packing, None)
         return packing.unpack(hidden), tuple(attentions)
+
+    def encode_rows(self, tokens: Tokens, wanted: Tensor) -> Tensor:
+        """The last hidden state at some word pieces only; the last layer computes no other.
+
+        Args:
+            wanted: ``[S, T]`` bool, True at word pieces (never at padding).
+
+        Returns:
+            ``[M, D]``, row-major.
+        """
+        packing = Packing(tokens.mask)
+        hidden = packing.pack(torch.cat([tokens.words, tokens.pixels], dim=1))
+        rows = packing.among_rows(F.pad(wanted, (0, tokens.pixels.shape[1])))
+        return encode_packed(self.encoder.layer, hidden, packing, rows)

@@ -2,8 +2,8 @@
 
 A frozen norm is an affine map with fixed numbers, so it becomes part of the convolution: its scale multiplies
 the weight, once a step and on 25 million numbers instead of on every map, and its shift becomes the bias.
-Gradients are exact, since the product is an ordinary operation. ReLU and the residual sum work in place on the
-convolution's output, which no backward needs; so only maps that the backward reads stay in memory.
+Gradients are exact, since the product is an ordinary operation. ReLU and the residual sum work in place on
+the convolution's output, which no backward needs; so only maps that the backward reads stay in memory.
 """
 
 from __future__ import annotations

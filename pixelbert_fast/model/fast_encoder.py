@@ -6,6 +6,8 @@ where a call costs little beside its work, and in one variable-length kernel whe
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -31,7 +33,16 @@ def encode_packed(
 
 
 def packed_layer(layer: nn.Module, hidden: Tensor, packing: Packing, wanted: Tensor | None) -> Tensor:
-    """One transformers ``BertLayer`` over packed rows; with `wanted`, for those rows alone."""
+    """One transformers ``BertLayer`` over packed rows; with `wanted`, for those rows alone.
+
+    With gradient checkpointing its activations are computed again in the backward, as the module's own are.
+    """
+    if layer.gradient_checkpointing and layer.training and torch.is_grad_enabled():
+        return layer._gradient_checkpointing_func(partial(compute_layer, layer), hidden, packing, wanted)
+    return compute_layer(layer, hidden, packing, wanted)
+
+
+def compute_layer(layer: nn.Module, hidden: Tensor, packing: Packing, wanted: Tensor | None) -> Tensor:
     attention = layer.attention.self
     residual = hidden if wanted is None else hidden.index_select(0, wanted)
     if wanted is None:

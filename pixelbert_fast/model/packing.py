@@ -40,8 +40,6 @@ class Packing:
         padded = packed.new_zeros(self.shape.numel(), *packed.shape[1:])
         return padded.index_copy(0, self.rows, packed).unflatten(0, self.shape)
 
-    def packed_index(self, wanted: Tensor) -> Tensor:
-        """Packed rows of the True places of `wanted` ``[S, L]``, which must be rows, in row-major order."""
-        number = torch.full((self.shape.numel(),), -1, dtype=torch.int64, device=self.rows.device)
-        number[self.rows] = torch.arange(len(self.rows), device=self.rows.device)
-        return number[wanted.flatten()]
+    def among_rows(self, wanted: Tensor) -> Tensor:
+        """Numbers of the packed rows at the True places of `wanted` ``[S, L]``; none may be padding."""
+        return wanted.flatten().index_select(0, self.rows).nonzero()[:, 0]
