@@ -45,7 +45,8 @@ class PixelBertOutput(ModelOutput):
     pooler_output: ``[S, D]``, from ``[CLS]``.
     positions: ``[S, K]`` int32, the pixels that were read, -1 for none.
     pixel_mask: ``[S, K]`` int64, 1 on a pixel.
-    attentions: one ``[S, heads, T + K, T + K]`` a layer when asked for, before dropout.
+    attentions: one ``[S, heads, T + K, T + K]`` a layer when asked for, before dropout; the rows
+        of padding, as queries, mean nothing.
     """
 
     last_hidden_state: Tensor | None = None

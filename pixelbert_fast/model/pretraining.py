@@ -58,8 +58,8 @@ class PixelBertForPreTraining(PixelBertPreTrainedModel):
         Args:
             input_ids, attention_mask, pixel_values, **inputs: as :meth:`PixelBERT.forward`.
             labels: ``[S, T]``, the original word piece where one is to be predicted, else -100; at padding
-                they do not count. Rows of mismatched sequences count only when ``config.mlm_on_mismatched``: their text says nothing of
-                the image.
+                they do not count. Rows of mismatched sequences count only when ``config.mlm_on_mismatched``:
+                their text says nothing of the image.
             matched: ``[S]``, 1 when caption and image belong together, else 0; None: no match loss, and every
                 row's words count.
 
@@ -116,7 +116,7 @@ class PixelBertForPreTraining(PixelBertPreTrainedModel):
         first[:, 0] = tokens.mask[:, 0]
         wanted = labelled | first
         rows = self.pixelbert.encode_rows(tokens, wanted)
-        cls = tokens.words.new_zeros(tokens.words.shape[0], rows.shape[1])
+        cls = rows.new_zeros(tokens.words.shape[0], rows.shape[1])
         cls = cls.masked_scatter(first[:, :1], rows[first[wanted]])
         pooled = self.pixelbert.pooler(cls[:, None])
         return self.mlm_head(rows[labelled[wanted]]), self.itm_head(pooled)
