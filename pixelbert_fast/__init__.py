@@ -13,6 +13,7 @@ from ._source_tree import register_kernels
 if TYPE_CHECKING:
     from . import ops as ops
     from .data.processor import PixelBertProcessor as PixelBertProcessor
+    from .model import FastPixelBERT as FastPixelBERT
     from .model import PixelBERT as PixelBERT
     from .model import PixelBertConfig as PixelBertConfig
     from .model import PixelBertForPreTraining as PixelBertForPreTraining
@@ -24,6 +25,7 @@ register_kernels(__name__, __path__)
 _HOMES = {
     "PixelBertConfig": ".model",
     "PixelBERT": ".model",
+    "FastPixelBERT": ".model",
     "PixelBertForPreTraining": ".model",
     "PixelBertProcessor": ".data.processor",
 }

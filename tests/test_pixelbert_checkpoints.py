@@ -4,7 +4,7 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModel, AutoModelForPreTraining
 
-from pixelbert_fast import PixelBERT, PixelBertForPreTraining
+from pixelbert_fast import FastPixelBERT, PixelBERT, PixelBertForPreTraining
 from tests.small_models import config, text
 
 
@@ -19,9 +19,11 @@ def test_save_and_load_through_auto_classes(tmp_path, model):
     read = AutoConfig.from_pretrained(tmp_path).to_dict() | {"_name_or_path": ""}
     assert read == model.config.to_dict() | {"_name_or_path": ""}
     loaded = AutoModel.from_pretrained(tmp_path)
-    assert type(loaded) is PixelBERT
+    assert type(loaded) is FastPixelBERT
     inputs = (text(1), None, torch.randn(1, 3, 96, 96))
-    assert torch.equal(loaded.eval()(*inputs).last_hidden_state, model(*inputs).last_hidden_state)
+    found, expected = loaded.eval()(*inputs), model(*inputs)
+    # fp32 outputs of order 1: what a drop-in promises.
+    torch.testing.assert_close(found.last_hidden_state, expected.last_hidden_state, rtol=1e-4, atol=1e-4)
 
 
 def test_pretraining_checkpoint_keeps_its_tie_and_serves_the_bare_model(tmp_path):

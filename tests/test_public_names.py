@@ -11,6 +11,7 @@ import pixelbert_fast
 
 NAMES = {
     "PixelBertConfig": "pixelbert_fast.model",
+    "FastPixelBERT": "pixelbert_fast.model",
     "PixelBERT": "pixelbert_fast.model",
     "PixelBertForPreTraining": "pixelbert_fast.model",
     "PixelBertProcessor": "pixelbert_fast.data.processor",

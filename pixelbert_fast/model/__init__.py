@@ -3,15 +3,17 @@
 from transformers import AutoConfig, AutoModel, AutoModelForPreTraining
 
 from .config import PixelBertConfig
+from .fast import FastPixelBERT
 from .outputs import PixelBertForPreTrainingOutput, PixelBertOutput, PixelEmbeddings
 from .pixelbert import PixelBERT
 from .pretraining import PixelBertForPreTraining
 
 AutoConfig.register("pixelbert", PixelBertConfig, exist_ok=True)
-AutoModel.register(PixelBertConfig, PixelBERT, exist_ok=True)
+AutoModel.register(PixelBertConfig, FastPixelBERT, exist_ok=True)
 AutoModelForPreTraining.register(PixelBertConfig, PixelBertForPreTraining, exist_ok=True)
 
 __all__ = [
+    "FastPixelBERT",
     "PixelBERT",
     "PixelBertConfig",
     "PixelBertForPreTraining",

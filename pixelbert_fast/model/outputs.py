@@ -24,6 +24,19 @@ class PixelEmbeddings(NamedTuple):
     """``(h, w)`` of the padded grid that `positions` count in."""
 
 
+class Tokens(NamedTuple):
+    """What the Transformer reads: S sequences of T word pieces and K pixels."""
+
+    words: Tensor
+    """``[S, T, D]``."""
+    pixels: Tensor
+    """``[S, K, D]``, zeros where there is none."""
+    mask: Tensor
+    """``[S, T + K]`` bool, True where there is a word piece or a pixel."""
+    positions: Tensor
+    """``[S, K]`` int32, -1 where there is no pixel."""
+
+
 @dataclass
 class PixelBertOutput(ModelOutput):
     """Output of PixelBERT for S sequences of T word pieces and K pixels.
@@ -32,7 +45,8 @@ class PixelBertOutput(ModelOutput):
     pooler_output: ``[S, D]``, from ``[CLS]``.
     positions: ``[S, K]`` int32, the pixels that were read, -1 for none.
     pixel_mask: ``[S, K]`` int64, 1 on a pixel.
-    attentions: one ``[S, heads, T + K, T + K]`` a layer when asked for, before dropout.
+    attentions: one ``[S, heads, T + K, T + K]`` a layer when asked for, before dropout; the rows
+        of padding, as queries, mean nothing.
     """
 
     last_hidden_state: Tensor | None = None

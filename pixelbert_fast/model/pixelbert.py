@@ -15,13 +15,12 @@ from transformers.models.bert.modeling_bert import (
 )
 
 from ..ops import pixel_embed, sample_positions
-from ..ops.arguments import require_range
 from .attention import attention_probabilities
 from .backbone import ResNet
 from .config import PixelBertConfig
-from .inputs import integers, refuse
+from .inputs import Request, integers, refuse, request
 from .norm import FrozenBatchNorm2d
-from .outputs import PixelBertOutput, PixelEmbeddings
+from .outputs import PixelBertOutput, PixelEmbeddings, Tokens
 
 
 class PixelBertPreTrainedModel(PreTrainedModel):
@@ -68,6 +67,7 @@ class PixelBERT(PixelBertPreTrainedModel):
 
     # A checkpoint of a task model serves too; its heads are none of this model's business.
     _keys_to_ignore_on_load_unexpected = [r"^mlm_head\.", r"^itm_head\."]
+    backend: str | None = "reference"  # of the ops
 
     def __init__(self, config: PixelBertConfig):
         super().__init__(config)
@@ -122,73 +122,54 @@ class PixelBERT(PixelBertPreTrainedModel):
                 place outside its image (on a GPU such a pixel is NaN, see :mod:`pixelbert_fast.ops`).
             IndexError: an image or place that is not there.
         """
-        input_ids = integers("input_ids", input_ids, "[S, T]", None, None)
-        sequences = input_ids.shape[0]
-        if input_ids.shape[1] == 0:
-            raise ValueError("input_ids must hold [CLS] at least, got sequences of no word piece")
-        if input_ids.shape[1] > self.config.max_position_embeddings:
-            raise ValueError(
-                f"input_ids has {input_ids.shape[1]} word pieces a sequence, the model reads at most "
-                f"{self.config.max_position_embeddings}: truncate the text"
-            )
-        if attention_mask is None:
-            attention_mask = torch.ones_like(input_ids)
-        elif attention_mask.shape != input_ids.shape:
-            raise ValueError(
-                f"attention_mask must be {list(input_ids.shape)} like input_ids, "
-                f"got {list(attention_mask.shape)}"
-            )
-        if (pixel_values is None) == (pixel_embeddings is None):
-            raise ValueError("forward needs either pixel_values or pixel_embeddings")
-        if pixel_values is not None and (pixel_values.dim() != 4 or pixel_values.shape[1] != 3):
-            raise ValueError(f"pixel_values must be [B, 3, H, W], got {list(pixel_values.shape)}")
-        images = (pixel_values if pixel_values is not None else pixel_embeddings.values).shape[0]
-        if image_index is None:
-            if images != sequences:
-                raise ValueError(
-                    f"image_index is needed when {sequences} sequences read {images} images: say which reads "
-                    "which"
-                )
-            image_index = torch.arange(sequences, device=input_ids.device)
-        else:
-            image_index = integers("image_index", image_index, f"[{sequences}]", sequences)
-            require_range("forward", "image_index", image_index, 0, images, f"{images} images were given")
-        if positions is not None:
-            positions = integers("positions", positions, f"[{sequences}, K]", sequences, None)
-        if sample_keys is not None:
-            sample_keys = integers("sample_keys", sample_keys, f"[{sequences}]", sequences)
         if output_attentions is None:
             output_attentions = self.config.output_attentions
+        tokens = self.embed(
+            input_ids,
+            attention_mask,
+            pixel_values,
+            image_index=image_index,
+            pixel_size=pixel_size,
+            positions=positions,
+            pixel_embeddings=pixel_embeddings,
+            seed=seed,
+            sample_keys=sample_keys,
+        )
+        hidden, attentions = self.encode(tokens, output_attentions)
+        return PixelBertOutput(
+            last_hidden_state=hidden,
+            pooler_output=self.pooler(hidden),
+            positions=tokens.positions,
+            pixel_mask=(tokens.positions >= 0).long(),
+            attentions=attentions,
+        )
 
-        if pixel_embeddings is None:
-            pixels, positions = self.read_images(
-                pixel_values, pixel_size, image_index, positions, seed, sample_keys
-            )
+    def embed(
+        self, input_ids, attention_mask=None, pixel_values=None, *, pixel_size=None, seed=None, **inputs
+    ) -> Tokens:
+        """What the Transformer reads, of the same inputs as :meth:`forward`."""
+        asked = request(self.config, input_ids, attention_mask, pixel_values, **inputs)
+        if asked.pixel_embeddings is None:
+            pixels, positions = self.read_images(pixel_values, pixel_size, asked, seed)
         else:
-            pixels, positions = self.read_embeddings(
-                pixel_embeddings, image_index, positions, seed, sample_keys
-            )
-        words = self.embeddings(input_ids=input_ids)
+            pixels, positions = self.read_embeddings(asked, seed)
+        words = self.embeddings(input_ids=asked.input_ids)
+        mask = torch.cat([asked.attention_mask != 0, positions >= 0], dim=1)
+        return Tokens(words, pixels.to(words.dtype), mask, positions)
 
-        hidden = torch.cat([words, pixels.to(words.dtype)], dim=1)
-        pixel_mask = (positions >= 0).long()
-        mask = torch.cat([attention_mask != 0, pixel_mask != 0], dim=1)
+    def encode(self, tokens: Tokens, output_attentions: bool) -> tuple[Tensor, tuple[Tensor, ...] | None]:
+        """The Transformer: ``[S, T + K, D]``, zeros where the mask is False, and its maps if asked for."""
+        hidden, mask = torch.cat([tokens.words, tokens.pixels], dim=1), tokens.mask
         # By place: transformers 5.0 calls the second argument input_embeds, later versions inputs_embeds.
         layer_mask = create_bidirectional_mask(self.config, hidden, mask)
         attentions = []
         for layer in self.encoder.layer:
             if output_attentions:
                 attentions.append(attention_probabilities(layer.attention.self, hidden, mask))
-            if sequences:  # transformers' layers cannot reshape an empty batch
+            if hidden.shape[0]:  # transformers' layers cannot reshape an empty batch
                 hidden = layer(hidden, layer_mask)
         hidden = hidden.masked_fill(~mask[..., None], 0)
-        return PixelBertOutput(
-            last_hidden_state=hidden,
-            pooler_output=self.pooler(hidden),
-            positions=positions,
-            pixel_mask=pixel_mask,
-            attentions=tuple(attentions) if output_attentions else None,
-        )
+        return hidden, tuple(attentions) if output_attentions else None
 
     def embed_pixels(self, pixel_values: Tensor, pixel_size: Tensor | None = None) -> PixelEmbeddings:
         """Every valid pixel of each image as a token, to be read by any number of sequences.
@@ -202,11 +183,12 @@ class PixelBERT(PixelBertPreTrainedModel):
         values = self.project(self.run_backbone(pixel_values, pixel_size), positions, None)
         return PixelEmbeddings(values, positions, positions >= 0, valid_grid, grid)
 
-    def read_images(self, pixel_values, pixel_size, image_index, positions, seed, sample_keys):
+    def read_images(self, pixel_values, pixel_size, asked: Request, seed):
         """``[S, K, D]`` tokens and ``[S, K]`` int32 places of the pixels each sequence reads."""
+        image_index, positions = asked.image_index, asked.positions
         valid_grid, grid = self.grids(pixel_values, pixel_size)
         valid_grid = valid_grid[image_index]
-        chosen = self.choose(valid_grid, grid, seed, sample_keys) if positions is None else positions
+        chosen = self.choose(valid_grid, grid, seed, asked.sample_keys) if positions is None else positions
         pixels = self.project(self.run_backbone(pixel_values, pixel_size), chosen, image_index)
         if positions is not None:
             row, column = positions // grid[1], positions % grid[1]
@@ -214,8 +196,9 @@ class PixelBERT(PixelBertPreTrainedModel):
             pixels = refuse(pixels, outside, "positions names a place outside its image, in the padding")
         return pixels, chosen.to(torch.int32)
 
-    def read_embeddings(self, embeddings: PixelEmbeddings, image_index, positions, seed, sample_keys):
+    def read_embeddings(self, asked: Request, seed):
         """The same from tokens that were computed before."""
+        embeddings, image_index, positions = asked.pixel_embeddings, asked.image_index, asked.positions
         if positions is None:
             if not self.draws():
                 return embeddings.values[image_index], embeddings.positions[image_index]
@@ -225,7 +208,7 @@ class PixelBERT(PixelBertPreTrainedModel):
                     "embed_pixels, or give positions"
                 )
             valid_grid = embeddings.valid_grid[image_index]
-            positions = self.choose(valid_grid, embeddings.grid, seed, sample_keys).long()
+            positions = self.choose(valid_grid, embeddings.grid, seed, asked.sample_keys).long()
         # Places ascend in each row of the embeddings, so a search finds each one's column.
         last = torch.iinfo(torch.int64).max
         known = embeddings.positions.long().masked_fill(~embeddings.mask, last)[image_index].contiguous()
@@ -247,7 +230,7 @@ class PixelBERT(PixelBertPreTrainedModel):
             self.pixel_type_embedding,
             image_index=image_index,
             order=self.config.projection_order,
-            backend="reference",
+            backend=self.backend,
         )
 
     def grids(self, pixel_values: Tensor, pixel_size: Tensor | None) -> tuple[Tensor, tuple[int, int]]:
@@ -291,7 +274,7 @@ class PixelBERT(PixelBertPreTrainedModel):
         if sample_keys is not None:
             sample_keys = sample_keys.to(valid_grid.device)
         return sample_positions(
-            valid_grid, grid, self.config.sampled_pixels, seed=seed, keys=sample_keys, backend="reference"
+            valid_grid, grid, self.config.sampled_pixels, seed=seed, keys=sample_keys, backend=self.backend
         )
 
 

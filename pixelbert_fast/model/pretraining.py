@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from transformers.models.bert.modeling_bert import BertLMPredictionHead
 
 from .config import PixelBertConfig
+from .fast import FastPixelBERT
 from .outputs import PixelBertForPreTrainingOutput
 from .pixelbert import PixelBERT, PixelBertPreTrainedModel
 
@@ -27,9 +28,10 @@ class PixelBertForPreTraining(PixelBertPreTrainedModel):
         "mlm_head.decoder.bias": "mlm_head.bias",
     }
 
-    def __init__(self, config: PixelBertConfig):
+    def __init__(self, config: PixelBertConfig, *, fast: bool = True):
+        """`fast`: FastPixelBERT, and no more of the heads than is asked for; False: the reference."""
         super().__init__(config)
-        self.pixelbert = PixelBERT(config)
+        self.pixelbert = FastPixelBERT(config) if fast else PixelBERT(config)
         self.mlm_head = BertLMPredictionHead(config)
         self.itm_head = nn.Linear(config.hidden_size, 2)
         self.post_init()
@@ -55,26 +57,35 @@ class PixelBertForPreTraining(PixelBertPreTrainedModel):
 
         Args:
             input_ids, attention_mask, pixel_values, **inputs: as :meth:`PixelBERT.forward`.
-            labels: ``[S, T]``, the original word piece where one is to be predicted, else -100. Rows of
-                mismatched sequences count only when ``config.mlm_on_mismatched``: their text says nothing of
-                the image.
+            labels: ``[S, T]``, the original word piece where one is to be predicted, else -100; at padding
+                they do not count. Rows of mismatched sequences count only when ``config.mlm_on_mismatched``:
+                their text says nothing of the image.
             matched: ``[S]``, 1 when caption and image belong together, else 0; None: no match loss, and every
                 row's words count.
 
         Returns:
             losses are None for the targets that were not given.
         """
-        outputs = self.pixelbert(input_ids, attention_mask, pixel_values, **inputs)
-        words = outputs.last_hidden_state[:, : input_ids.shape[1]]
-        mlm_logits = self.mlm_head(words)
-        itm_logits = self.itm_head(outputs.pooler_output)
+        if labels is not None:
+            if attention_mask is not None:
+                labels = labels.masked_fill(attention_mask == 0, IGNORED)
+            if matched is not None and not self.config.mlm_on_mismatched:
+                labels = labels.masked_fill((matched == 0)[:, None], IGNORED)
+        arguments = (input_ids, attention_mask, pixel_values)
+        if isinstance(self.pixelbert, FastPixelBERT) and self.needs_few_rows(labels, **inputs):
+            mlm_logits, itm_logits = self.logits_of_few_rows(labels, *arguments, **inputs)
+            attentions = None
+        else:
+            outputs = self.pixelbert(*arguments, **inputs)
+            mlm_logits = self.mlm_head(outputs.last_hidden_state[:, : input_ids.shape[1]])
+            if labels is not None:
+                mlm_logits = mlm_logits[labels != IGNORED]
+            itm_logits = self.itm_head(outputs.pooler_output)
+            attentions = outputs.attentions
 
         loss = mlm_loss = itm_loss = None
         if labels is not None:
-            if matched is not None and not self.config.mlm_on_mismatched:
-                labels = labels.masked_fill((matched == 0)[:, None], IGNORED)
-            chosen = labels != IGNORED
-            mlm_logits, targets = mlm_logits[chosen], labels[chosen].long()
+            targets = labels[labels != IGNORED].long()
             total = F.cross_entropy(wide(mlm_logits), targets, reduction="sum")
             mlm_loss = total / max(targets.numel(), 1)
             loss = mlm_loss * float(self.config.mlm)
@@ -88,5 +99,24 @@ class PixelBertForPreTraining(PixelBertPreTrainedModel):
             itm_loss=itm_loss,
             mlm_logits=mlm_logits,
             itm_logits=itm_logits,
-            attentions=outputs.attentions,
+            attentions=attentions,
         )
+
+    def needs_few_rows(self, labels: Tensor | None, *, output_attentions: bool | None = None, **_) -> bool:
+        """Whether only ``[CLS]`` and the labelled words are read: what a step of training asks for."""
+        maps = self.config.output_attentions if output_attentions is None else output_attentions
+        return labels is not None and not maps
+
+    def logits_of_few_rows(self, labels: Tensor, *arguments, **inputs) -> tuple[Tensor, Tensor]:
+        """``[M, vocab_size]`` and ``[S, 2]`` from the last hidden state at those rows alone."""
+        inputs.pop("output_attentions", None)
+        tokens = self.pixelbert.embed(*arguments, **inputs)
+        labelled = labels != IGNORED
+        first = torch.zeros_like(labelled)
+        first[:, 0] = tokens.mask[:, 0]
+        wanted = labelled | first
+        rows = self.pixelbert.encode_rows(tokens, wanted)
+        cls = rows.new_zeros(tokens.words.shape[0], rows.shape[1])
+        cls = cls.masked_scatter(first[:, :1], rows[first[wanted]])
+        pooled = self.pixelbert.pooler(cls[:, None])
+        return self.mlm_head(rows[labelled[wanted]]), self.itm_head(pooled)

@@ -1,0 +1,88 @@
+"""BERT's layers over packed rows: the modules and weights of transformers' `BertEncoder`, without padding.
+
+A layer's linear maps see each row once and never a padded one. Attention runs sequence by sequence on a CPU,
+where a call costs little beside its work, and in one variable-length kernel where the device has one.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .packing import Packing
+
+
+def encode_packed(
+    layers: nn.ModuleList, hidden: Tensor, packing: Packing, wanted: Tensor | None = None
+) -> Tensor:
+    """The encoder over packed rows ``[N, D]``.
+
+    Args:
+        wanted: ``[M]`` int64, the packed rows whose outputs are needed; None: all. What the last layer would
+            compute for the others is left out.
+
+    Returns:
+        ``[N, D]``, or ``[M, D]``.
+    """
+    for number, layer in enumerate(layers, start=1):
+        hidden = packed_layer(layer, hidden, packing, wanted if number == len(layers) else None)
+    return hidden
+
+
+def packed_layer(layer: nn.Module, hidden: Tensor, packing: Packing, wanted: Tensor | None) -> Tensor:
+    """One transformers ``BertLayer`` over packed rows; with `wanted`, for those rows alone.
+
+    With gradient checkpointing its activations are computed again in the backward, as the module's own are.
+    """
+    if layer.gradient_checkpointing and layer.training and torch.is_grad_enabled():
+        return layer._gradient_checkpointing_func(partial(compute_layer, layer), hidden, packing, wanted)
+    return compute_layer(layer, hidden, packing, wanted)
+
+
+def compute_layer(layer: nn.Module, hidden: Tensor, packing: Packing, wanted: Tensor | None) -> Tensor:
+    attention = layer.attention.self
+    residual = hidden if wanted is None else hidden.index_select(0, wanted)
+    if wanted is None:
+        query, key, value = projections(hidden, attention.query, attention.key, attention.value)
+    else:
+        key, value = projections(hidden, attention.key, attention.value)
+        query = attention.query(residual)
+    context = attend(attention, query, key, value, packing, wanted)
+    hidden = layer.attention.output(context, residual)
+    return layer.output(layer.intermediate(hidden), hidden)
+
+
+def projections(hidden: Tensor, *linears: nn.Linear) -> tuple[Tensor, ...]:
+    """What each of `linears` gives of `hidden`, in one product."""
+    weight = torch.cat([linear.weight for linear in linears])
+    bias = torch.cat([linear.bias for linear in linears])
+    return F.linear(hidden, weight, bias).split([linear.out_features for linear in linears], dim=-1)
+
+
+def attend(
+    attention: nn.Module, query: Tensor, key: Tensor, value: Tensor, packing: Packing, wanted: Tensor | None
+) -> Tensor:
+    """softmax(Q K^T / sqrt(d)) V within each sequence, for packed rows ``[N, D]`` (or ``[M, D]`` queries)."""
+    heads, size = attention.num_attention_heads, attention.attention_head_size
+    query, key, value = (rows.unflatten(-1, (heads, size)) for rows in (query, key, value))
+    asked = packing.lengths
+    if wanted is not None:
+        sequence = torch.searchsorted(packing.starts[1:].long(), wanted, right=True)
+        asked = torch.bincount(sequence, minlength=len(packing.lengths)).tolist()
+    dropout = attention.dropout.p if attention.training else 0.0
+    parts = []
+    for q, k, v in zip(
+        query.split(asked), key.split(packing.lengths), value.split(packing.lengths), strict=True
+    ):
+        part = F.scaled_dot_product_attention(
+            q.transpose(0, 1)[None],
+            k.transpose(0, 1)[None],
+            v.transpose(0, 1)[None],
+            dropout_p=dropout,
+            scale=attention.scaling,
+        )
+        parts.append(part[0].transpose(0, 1))
+    return torch.cat(parts).flatten(1) if parts else query.flatten(1)
