@@ -74,7 +74,8 @@ class PretrainingTask:
             )
         self.image_processor = image_processor(config, built)
         with seeded(config.seed):
-            self.model = PixelBertForPreTraining(built)
+            # The reference, with which docs/results were measured, until the fast model's runs are as well.
+            self.model = PixelBertForPreTraining(built, fast=False)
         self._start()
         self._options = PretrainingOptions(
             images_per_batch=config.training.images_per_batch,
