@@ -4,15 +4,12 @@
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
 
-#ifdef __linux__
-#include <sys/mman.h>
-#endif
-
 #include <algorithm>
 #include <limits>
 #include <optional>
 #include <vector>
 
+#include "large_pages.h"
 #include "rows.h"
 #include "tensors.h"
 
@@ -267,19 +264,6 @@ void pool_gather_forward(Tensor features, Tensor positions, std::optional<Tensor
     if (out.numel() == 0) return;
     forward.strides.channel == 1 ? forward.rows_of_channels() : forward.blocks_of_channels();
   });
-}
-
-// Ask for large pages under memory about to be written for the first time: with small ones a gradient of 50 MB
-// costs more in page faults than in writing. Only a hint: nothing changes where the system grants none.
-void prefer_large_pages(void* memory, size_t bytes) {
-#ifdef MADV_HUGEPAGE
-  constexpr uintptr_t kPage = uintptr_t{1} << 21;
-  const uintptr_t begin = (reinterpret_cast<uintptr_t>(memory) + kPage - 1) & ~(kPage - 1);
-  const uintptr_t end = (reinterpret_cast<uintptr_t>(memory) + bytes) & ~(kPage - 1);
-  if (end >= begin + 2 * kPage) madvise(reinterpret_cast<void*>(begin), end - begin, MADV_HUGEPAGE);
-#else
-  (void)memory, (void)bytes;
-#endif
 }
 
 void pool_gather_backward(Tensor grad, Tensor winners, Tensor positions, std::optional<Tensor> image_index,
