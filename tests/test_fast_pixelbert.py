@@ -323,7 +323,7 @@ def test_ops_run_on_the_backend_that_is_chosen_by_itself():
 
 @pytest.mark.parametrize("from_channels_last", [False, True])
 def test_the_only_layout_copy_is_the_inputs(from_channels_last):
-    # At an output stride of 32: torch's own dilated convolution on a CPU writes its bias by a copy_.
+    # At an output stride of 32: at 8 torch runs two 1x1 convolutions by another way, which copies a bias.
     model = FastPixelBERT(config(norm="frozen", output_stride=32)).eval()
     pixels = torch.randn(2, 3, 64, 96)
     if from_channels_last:

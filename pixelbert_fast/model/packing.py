@@ -13,7 +13,6 @@ class Packing:
         rows: ``[N]`` int64, the packed rows' places among the ``S * L`` padded ones.
         lengths: how many rows each sequence has, as Python integers.
         starts: ``[S + 1]`` int32 on the device, where each sequence begins ("cumulative lengths").
-        firsts: ``[S]`` int64, where the first row of each sequence lies in the packed buffer.
 
     Reading the lengths waits for the device, once a forward, before its long work is queued.
     """
@@ -24,12 +23,7 @@ class Packing:
         lengths = mask.sum(1)
         self.rows = mask.flatten().nonzero()[:, 0]
         self.starts = torch.nn.functional.pad(lengths.cumsum(0), (1, 0)).to(torch.int32)
-        self.firsts = self.starts[:-1].long()
         self.lengths = lengths.tolist()
-
-    @property
-    def longest(self) -> int:
-        return max(self.lengths, default=0)
 
     def pack(self, padded: Tensor) -> Tensor:
         """``[S, L, ...]`` -> ``[N, ...]``."""
