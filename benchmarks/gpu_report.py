@@ -21,7 +21,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-import torch
+try:
+    import torch
+except ImportError:
+    sys.exit(f"gpu_report: {sys.executable} has no torch; name a Python that has: make gpu-report PYTHON=...")
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 

@@ -2,7 +2,7 @@
 
 A file in the user's cache directory (``$XDG_CACHE_HOME/pixelbert_fast``, by default ``~/.cache``) holds the
 backends that disagreed. A verdict counts only in the circumstances it was found in: the package's version,
-the built library, torch, Triton and the device.
+the built libraries, torch, Triton and the device.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import torch
 
 from .. import __version__, machine
 from .cpu_backend import library
+from .cuda_backend import library_path
 
 _FORMAT = 1
 _logger = logging.getLogger(__name__)
@@ -69,8 +70,8 @@ def keep(device: torch.device, wrong: dict[Pair, str], right: set[Pair]) -> None
 
 def circumstances(device: torch.device) -> str:
     """All that a verdict about `device` depends on, as one line."""
-    path = library()
-    built = hashlib.sha256(path.read_bytes()).hexdigest()[:16] if path else "none"
+    paths = [path for path in (library(), library_path()) if path is not None]
+    built = hashlib.sha256(b"".join(map(Path.read_bytes, paths))).hexdigest()[:16] if paths else "none"
     versions = f"pixelbert_fast {__version__}, torch {torch.__version__}, triton {_triton_version()}"
     return f"{versions}, library {built}, {device.type} {device_name(device)}"
 
