@@ -20,5 +20,10 @@ STABLE_TORCH_LIBRARY(pixelbert_fast_native, library) {
       " -> ()");
   library.def(
       "sample_positions(Tensor valid_grid, Tensor seed, Tensor keys, int h, int w, Tensor(a!) out) -> ()");
+  library.def(
+      "affine_relu(Tensor(a!) values, Tensor scale, Tensor shift, Tensor? residual, Tensor? residual_scale) -> ()");
+  library.def(
+      "affine_relu_backward(Tensor grad, Tensor out, Tensor scale, Tensor? residual_scale, Tensor(a!)? grad_values,"
+      " Tensor(b!)? grad_residual) -> ()");
   library.def("use_cpu_level(int level) -> int");
 }

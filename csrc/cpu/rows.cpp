@@ -5,34 +5,14 @@
 #include <algorithm>
 #include <atomic>
 
-#if defined(__x86_64__)
-#define PIXELBERT_X86 1
-#endif
-
-// Vectors are written in the compilers' own vector types. Each instruction set needs its own copy of the source: a
-// function compiled for no set in particular has its vectors taken apart before it could be inlined into one.
-#define PIXELBERT_LEVEL Portable
-#define PIXELBERT_TARGET
-#define PIXELBERT_VECTOR_BYTES 16
-#include "rows_of_level.h"
-
-#ifdef PIXELBERT_X86
-#define PIXELBERT_LEVEL Avx2
-#define PIXELBERT_TARGET __attribute__((target("avx2")))
-#define PIXELBERT_VECTOR_BYTES 32
-#include "rows_of_level.h"
-
-#define PIXELBERT_LEVEL Avx512
-#define PIXELBERT_TARGET __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl")))
-#define PIXELBERT_VECTOR_BYTES 64
-#include "rows_of_level.h"
-#endif
+#define PIXELBERT_OF_LEVEL "rows_of_level.h"
+#include "levels.h"
 
 namespace pixelbert {
 namespace {
 
 int64_t best_level() {
-#ifdef PIXELBERT_X86
+#if defined(__x86_64__)
   __builtin_cpu_init();
   if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
       __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl")) {
@@ -55,10 +35,12 @@ int64_t use_level(int64_t level) {
   return current_level();
 }
 
+int64_t level_in_use() { return current_level(); }
+
 template <typename Kind>
 const RowKernels<Kind>& row_kernels() {
-#ifdef PIXELBERT_X86
-  const int64_t level = current_level();
+#if defined(__x86_64__)
+  const int64_t level = level_in_use();
   if (level == 2) return Avx512<Kind>::kernels;
   if (level == 1) return Avx2<Kind>::kernels;
 #endif

@@ -28,5 +28,6 @@ const RowKernels<Kind>& row_kernels();
 
 // Use at most instruction set `level` (0 portable, 1 AVX2, 2 AVX-512); returns the level in use.
 int64_t use_level(int64_t level);
+int64_t level_in_use();
 
 }  // namespace pixelbert

@@ -1,8 +1,4 @@
-// The loops along channels for one instruction set; rows.cpp includes this once for each, after naming the set
-// (PIXELBERT_LEVEL), how functions are compiled for it (PIXELBERT_TARGET) and the width of its vectors
-// (PIXELBERT_VECTOR_BYTES).
-#define PIXELBERT_INLINE PIXELBERT_TARGET static inline __attribute__((always_inline))
-
+// The loops along channels for one instruction set; levels.h includes this once for each.
 namespace pixelbert {
 namespace {
 
@@ -122,8 +118,3 @@ struct PIXELBERT_LEVEL {
 
 }  // namespace
 }  // namespace pixelbert
-
-#undef PIXELBERT_INLINE
-#undef PIXELBERT_LEVEL
-#undef PIXELBERT_TARGET
-#undef PIXELBERT_VECTOR_BYTES

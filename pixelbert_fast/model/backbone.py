@@ -54,7 +54,9 @@ class Extent:
     def clear(self, features: Tensor) -> Tensor:
         """`features` with zeros in the padding."""
         mask = self.mask(features)
-        return features if mask is None else features.masked_fill(~mask, 0)
+        if mask is None:
+            return features
+        return torch.where(mask, features, 0)  # unlike masked_fill it keeps the layout
 
 
 class Block(nn.Module):

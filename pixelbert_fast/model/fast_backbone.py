@@ -1,9 +1,9 @@
 """The backbone with its norms folded away: the modules and weights of `ResNet`, fewer passes over its maps.
 
-A frozen norm is an affine map with fixed numbers, so it becomes part of the convolution: its scale multiplies
-the weight, once a step and on 25 million numbers instead of on every map, and its shift becomes the bias.
-Gradients are exact, since the product is an ordinary operation. ReLU and the residual sum work in place on
-the convolution's output, which no backward needs; so only maps that the backward reads stay in memory.
+A frozen norm is an affine map with fixed numbers. On a CPU a C++ kernel applies it together with the residual
+sum and ReLU, in one pass over the convolution's output and in its memory. Elsewhere it becomes part of the
+convolution: its scale multiplies the weight, once a step and on 25 million numbers instead of on every map, and
+its shift becomes the bias. Gradients are exact either way, and only maps that the backward reads stay in memory.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..ops.affine_relu import affine_relu_, runs_natively, wide
 from .backbone import Block, Extent, ResNet, checkpointed
 from .norm import FrozenBatchNorm2d
 
@@ -19,9 +20,9 @@ from .norm import FrozenBatchNorm2d
 def run_fast(backbone: ResNet, pixel_values: Tensor, pixel_size: Tensor | None) -> Tensor:
     """What ``backbone(pixel_values, pixel_size)`` gives, channels_last."""
     extent = Extent(None if pixel_size is None else pixel_size.long())
-    x = extent.clear(pixel_values.contiguous(memory_format=torch.channels_last))
-    x, extent = convolve(backbone.conv1, backbone.bn1, x, extent)
-    x = extent.clear(x.relu_())
+    x = extent.clear(channels_last(pixel_values))
+    extent = extent.after(backbone.conv1)
+    x = extent.clear(convolve_relu(backbone.conv1, backbone.bn1, x, extent))
     extent = extent.after(backbone.maxpool)
     x = extent.clear(backbone.maxpool(x))
     for stage in backbone.stages():
@@ -45,24 +46,58 @@ def run_stage(backbone: ResNet, stage: nn.ModuleList, x: Tensor, extent: Extent)
 
 
 def run_block(block: Block, x: Tensor, extent: Extent) -> tuple[Tensor, Extent]:
-    shortcut, inner = x, extent
+    start, inner = x, extent
     for number, (conv, norm) in enumerate(block.convolutions(), start=1):
-        x, inner = convolve(conv, norm, x, inner)
-        if number < block.depth:
-            x = inner.clear(x.relu_())
-    if block.downsample is not None:
-        shortcut, _ = convolve(block.downsample[0], block.downsample[1], shortcut, extent)
-    return inner.clear(x.add_(shortcut).relu_()), inner
+        inner = inner.after(conv)
+        shortcut = (start, block.downsample) if number == block.depth else (None, None)
+        x = inner.clear(convolve_relu(conv, norm, x, inner, *shortcut))
+    return x, inner
 
 
-def convolve(conv: nn.Conv2d, norm: nn.Module, x: Tensor, extent: Extent) -> tuple[Tensor, Extent]:
-    """Convolution and norm, as one convolution where the norm is frozen."""
-    extent = extent.after(conv)
-    if not isinstance(norm, FrozenBatchNorm2d):
-        x = conv(x)
-        return norm(x, extent.mask(x)), extent
-    scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
-    shift = norm.bias - norm.running_mean * scale
+def convolve_relu(
+    conv: nn.Conv2d,
+    norm: nn.Module,
+    x: Tensor,
+    after: Extent,
+    start: Tensor | None = None,
+    downsample: nn.Sequential | None = None,
+) -> Tensor:
+    """``relu(norm(conv(x)) + shortcut)``; the shortcut is `start`, or `downsample` of it, or none."""
+    frozen = isinstance(norm, FrozenBatchNorm2d)
+    if frozen and in_one_pass(x):
+        values = channels_last(conv(x))
+        scale, shift = norm.affine(wide(values.dtype))
+        residual, residual_scale = start, None
+        if downsample is not None:
+            residual = channels_last(downsample[0](start))
+            residual_scale, residual_shift = downsample[1].affine(wide(values.dtype))
+            shift = shift + residual_shift
+        return affine_relu_(values, scale, shift, residual, residual_scale)
+    convolve = folded if frozen else normed
+    x = convolve(conv, norm, x, after)
+    if start is not None:
+        x = x.add_(start if downsample is None else convolve(*downsample, start, after))
+    return x.relu_()
+
+
+def in_one_pass(x: Tensor) -> bool:
+    """Whether the C++ kernel does what follows a convolution, whose weight then stays as it is."""
+    dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
+    return runs_natively(x.device.type, dtype)
+
+
+def channels_last(x: Tensor) -> Tensor:
+    return x.contiguous(memory_format=torch.channels_last)
+
+
+def normed(conv: nn.Conv2d, norm: nn.Module, x: Tensor, after: Extent) -> Tensor:
+    x = conv(x)
+    return norm(x, after.mask(x))
+
+
+def folded(conv: nn.Conv2d, norm: FrozenBatchNorm2d, x: Tensor, after: Extent) -> Tensor:
+    """Convolution and norm as one convolution."""
+    scale, shift = norm.affine(norm.weight.dtype)
     weight = conv.weight * scale.to(conv.weight.dtype)[:, None, None, None]
     bias = shift.to(conv.weight.dtype)
-    return F.conv2d(x, weight, bias, conv.stride, conv.padding, conv.dilation, conv.groups), extent
+    return F.conv2d(x, weight, bias, conv.stride, conv.padding, conv.dilation, conv.groups)

@@ -118,9 +118,16 @@ class FrozenBatchNorm2d(nn.Module):
         # Kept so that a checkpoint has the same keys whichever norm a model was built with.
         self.register_buffer("num_batches_tracked", torch.zeros((), dtype=torch.int64))
 
+    def affine(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """``[C]`` scale and shift, which the norm amounts to, computed in `dtype`."""
+        weight, bias, mean, var = (
+            each.to(dtype) for each in (self.weight, self.bias, self.running_mean, self.running_var)
+        )
+        scale = weight * torch.rsqrt(var + self.eps)
+        return scale, bias - mean * scale
+
     def forward(self, features: Tensor, mask: Tensor | None = None) -> Tensor:
-        scale = self.weight * torch.rsqrt(self.running_var + self.eps)
-        shift = self.bias - self.running_mean * scale
+        scale, shift = self.affine(self.weight.dtype)
         return features * scale[:, None, None].to(features.dtype) + shift[:, None, None].to(features.dtype)
 
 

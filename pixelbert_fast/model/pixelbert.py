@@ -145,15 +145,27 @@ class PixelBERT(PixelBertPreTrainedModel):
         )
 
     def embed(
-        self, input_ids, attention_mask=None, pixel_values=None, *, pixel_size=None, seed=None, **inputs
+        self,
+        input_ids,
+        attention_mask=None,
+        pixel_values=None,
+        *,
+        pixel_size=None,
+        seed=None,
+        words: Tensor | None = None,
+        **inputs,
     ) -> Tokens:
-        """What the Transformer reads, of the same inputs as :meth:`forward`."""
+        """What the Transformer reads, of the same inputs as :meth:`forward`.
+
+        Args:
+            words: ``[S, T, D]``, the embeddings of `input_ids` where they have been looked up already.
+        """
         asked = request(self.config, input_ids, attention_mask, pixel_values, **inputs)
         if asked.pixel_embeddings is None:
             pixels, positions = self.read_images(pixel_values, pixel_size, asked, seed)
         else:
             pixels, positions = self.read_embeddings(asked, seed)
-        words = self.embeddings(input_ids=asked.input_ids)
+        words = self.embeddings(None if words is not None else asked.input_ids, inputs_embeds=words)
         mask = torch.cat([asked.attention_mask != 0, positions >= 0], dim=1)
         return Tokens(words, pixels.to(words.dtype), mask, positions)
 

@@ -11,6 +11,7 @@ from .config import PixelBertConfig
 from .fast import FastPixelBERT
 from .outputs import PixelBertForPreTrainingOutput
 from .pixelbert import PixelBERT, PixelBertPreTrainedModel
+from .tied_words import look_up, shares_gradient
 
 IGNORED = -100
 
@@ -110,7 +111,11 @@ class PixelBertForPreTraining(PixelBertPreTrainedModel):
     def logits_of_few_rows(self, labels: Tensor, *arguments, **inputs) -> tuple[Tensor, Tensor]:
         """``[M, vocab_size]`` and ``[S, 2]`` from the last hidden state at those rows alone."""
         inputs.pop("output_attentions", None)
-        tokens = self.pixelbert.embed(*arguments, **inputs)
+        embedding, decoder, input_ids = self.get_input_embeddings(), self.mlm_head.decoder, arguments[0]
+        words, weight = None, decoder.weight
+        if shares_gradient(embedding, decoder):
+            words, weight = look_up(embedding, input_ids)
+        tokens = self.pixelbert.embed(*arguments, words=words, **inputs)
         labelled = labels != IGNORED
         first = torch.zeros_like(labelled)
         first[:, 0] = tokens.mask[:, 0]
@@ -119,4 +124,5 @@ class PixelBertForPreTraining(PixelBertPreTrainedModel):
         cls = rows.new_zeros(tokens.words.shape[0], rows.shape[1])
         cls = cls.masked_scatter(first[:, :1], rows[first[wanted]])
         pooled = self.pixelbert.pooler(cls[:, None])
-        return self.mlm_head(rows[labelled[wanted]]), self.itm_head(pooled)
+        predicted = self.mlm_head.transform(rows[labelled[wanted]])
+        return F.linear(predicted, weight, decoder.bias), self.itm_head(pooled)
