@@ -137,8 +137,7 @@ class PackedAttentionMaps(AttentionMaps):
             length = mask.shape[1]
             self.asking = Packing(self.real)
             first = torch.arange(len(mask), device=mask.device)[:, None] * length
-            number = mask.flatten().cumsum(0) - 1
-            self.rows = number.index_select(0, self.asking.pack(first + self.places))
+            self.rows = torch.searchsorted(packing.rows, self.asking.pack(first + self.places))
 
     def compute(self, attention: nn.Module, hidden: Tensor) -> Tensor:
         """As the parent's, from packed rows ``[N, D]``."""
@@ -159,15 +158,13 @@ def indices(name: str, asked: Sequence[int] | None, count: int) -> list[int]:
     """
     if asked is None:
         return list(range(count))
-    try:
-        given = asked.tolist() if isinstance(asked, Tensor) else list(asked)
-        found = [index(one) for one in given]
-    except TypeError:
-        given = found = None
-    if found is None or any(isinstance(one, bool) for one in given):
+    given = asked.tolist() if hasattr(asked, "tolist") else asked
+    integral = isinstance(given, Sequence) and all(hasattr(one, "__index__") for one in given)
+    if not integral or any(isinstance(one, bool) for one in given):
         raise TypeError(
             f"AttentionRequest.{name} must be a sequence of integers or None, got {described(asked)}"
         )
+    found = [index(one) for one in given]
     for one in found:
         if not -count <= one < count:
             raise IndexError(
