@@ -206,6 +206,7 @@ BAD = {
         TypeError,
         "heads must be a sequence of int",
     ),
+    "list-of-tensors": (AttentionRequest(None, [torch.tensor(0.5)]), TypeError, "heads must be a sequence"),
     "named-head": (AttentionRequest(None, "a"), TypeError, "heads must be a sequence of integers"),
     "list-of-queries": (AttentionRequest(queries=[[0]] * 3), TypeError, r"queries must be an integer tensor"),
     "float-queries": (AttentionRequest(queries=QUERIES.double()), TypeError, r"integer tensor \[3, Q\]"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from operator import index
+from numbers import Integral
 from typing import NamedTuple
 
 import torch
@@ -98,10 +98,8 @@ class AttentionMaps:
         query = hidden
         if self.places is not None:
             query = hidden.gather(1, self.places[..., None].expand(-1, -1, hidden.shape[-1]))
-        query, key = (
-            self.project(attention, attention.query, query),
-            self.project(attention, attention.key, hidden),
-        )
+        query = self.project(attention, attention.query, query)
+        key = self.project(attention, attention.key, hidden)
         return self.probabilities(attention, query, key)
 
     def project(self, attention: nn.Module, linear: nn.Linear, rows: Tensor) -> Tensor:
@@ -159,15 +157,15 @@ def indices(name: str, asked: Sequence[int] | None, count: int) -> list[int]:
     if asked is None:
         return list(range(count))
     given = asked.tolist() if hasattr(asked, "tolist") else asked
-    integral = isinstance(given, Sequence) and all(hasattr(one, "__index__") for one in given)
-    if not integral or any(isinstance(one, bool) for one in given):
+    if not isinstance(given, Sequence) or not all(
+        isinstance(one, Integral) and not isinstance(one, bool) for one in given
+    ):
         raise TypeError(
             f"AttentionRequest.{name} must be a sequence of integers or None, got {described(asked)}"
         )
-    found = [index(one) for one in given]
-    for one in found:
+    for one in given:
         if not -count <= one < count:
             raise IndexError(
                 f"AttentionRequest.{name} must lie in {-count} .. {count - 1} ({count} {name}), got {one}"
             )
-    return [one % count for one in found]
+    return [int(one) % count for one in given]
