@@ -13,6 +13,7 @@ from ._source_tree import register_kernels
 if TYPE_CHECKING:
     from . import ops as ops
     from .data.processor import PixelBertProcessor as PixelBertProcessor
+    from .model import AttentionRequest as AttentionRequest
     from .model import FastPixelBERT as FastPixelBERT
     from .model import PixelBERT as PixelBERT
     from .model import PixelBertConfig as PixelBertConfig
@@ -27,6 +28,7 @@ _HOMES = {
     "PixelBERT": ".model",
     "FastPixelBERT": ".model",
     "PixelBertForPreTraining": ".model",
+    "AttentionRequest": ".model",
     "PixelBertProcessor": ".data.processor",
 }
 _MODULES = ("ops",)

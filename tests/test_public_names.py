@@ -14,6 +14,7 @@ NAMES = {
     "FastPixelBERT": "pixelbert_fast.model",
     "PixelBERT": "pixelbert_fast.model",
     "PixelBertForPreTraining": "pixelbert_fast.model",
+    "AttentionRequest": "pixelbert_fast.model",
     "PixelBertProcessor": "pixelbert_fast.data.processor",
 }
 

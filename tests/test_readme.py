@@ -25,20 +25,28 @@ def save_demo_checkpoint(directory: Path) -> None:
     PixelBertProcessor(images, tokenizer).save_pretrained(directory)
 
 
-def test_the_first_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_examples_of_the_models_run_one_after_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     save_demo_checkpoint(tmp_path / "runs" / "demo" / "checkpoint")
     for name, size in (("a.jpg", (96, 120, 3)), ("b.jpg", (140, 96, 3))):
         Image.fromarray(np.full(size, 127, np.uint8)).save(tmp_path / name)
     monkeypatch.chdir(tmp_path)
-    example = next(
-        code for code in re.findall(r"```python\n(.*?)```", README, re.S) if "demo/checkpoint" in code
-    )
+    examples = [
+        code
+        for code in re.findall(r"```python\n(.*?)```", README, re.S)
+        if "demo/checkpoint" in code or "AttentionRequest" in code
+    ]
+    assert len(examples) == 3
     space: dict = {}
-    exec(example, space)
-    outputs = space["outputs"]
+    for example in examples:
+        exec(example, space)
+    outputs, pooled = space["outputs"], space["pooled"]
     sentences, words = space["inputs"]["input_ids"].shape
-    assert outputs.pooler_output.shape == (3, 128)
-    assert outputs.last_hidden_state.shape == (sentences, words + outputs.positions.shape[1], 128)
+    length = words + outputs.positions.shape[1]
+    assert outputs.pooler_output.shape == pooled.pooler_output.shape == (3, 128)
+    assert outputs.last_hidden_state.shape == (sentences, length, 128)
+    assert [one.shape for one in pooled.attentions] == [(3, 2, 1, length)]
 
 
 def test_the_weights_example_names_what_exists() -> None:

@@ -2,6 +2,7 @@
 
 from transformers import AutoConfig, AutoModel, AutoModelForPreTraining
 
+from .attention import AttentionRequest
 from .config import PixelBertConfig
 from .fast import FastPixelBERT
 from .outputs import PixelBertForPreTrainingOutput, PixelBertOutput, PixelEmbeddings
@@ -13,6 +14,7 @@ AutoModel.register(PixelBertConfig, FastPixelBERT, exist_ok=True)
 AutoModelForPreTraining.register(PixelBertConfig, PixelBertForPreTraining, exist_ok=True)
 
 __all__ = [
+    "AttentionRequest",
     "FastPixelBERT",
     "PixelBERT",
     "PixelBertConfig",

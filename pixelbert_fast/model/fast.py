@@ -6,11 +6,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .attention import attention_probabilities
+from .attention import AttentionRequest, PackedAttentionMaps, maps_asked
 from .config import PixelBertConfig
 from .fast_backbone import run_fast
 from .fast_encoder import encode_packed, packed_layer
-from .outputs import Tokens
+from .outputs import PixelBertOutput, Tokens
 from .packing import Packing
 from .pixelbert import PixelBERT, fills
 
@@ -32,18 +32,34 @@ class FastPixelBERT(PixelBERT):
     def run_backbone(self, pixel_values: Tensor, pixel_size: Tensor | None) -> Tensor:
         return run_fast(self.backbone, pixel_values, None if fills(pixel_size, pixel_values) else pixel_size)
 
-    def encode(self, tokens: Tokens, output_attentions: bool) -> tuple[Tensor, tuple[Tensor, ...] | None]:
+    def pool(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        pixel_values: Tensor | None = None,
+        *,
+        output_attentions: AttentionRequest | bool | None = None,
+        **inputs,
+    ) -> PixelBertOutput:
+        """As the reference's; the last layer computes ``[CLS]`` only."""
+        asked = maps_asked(output_attentions, self.config)
+        tokens = self.embed(input_ids, attention_mask, pixel_values, **inputs)
+        first = first_pieces(tokens)
+        rows, attentions = self.run_layers(tokens, Packing(tokens.mask), first, asked)
+        return PixelBertOutput(
+            pooler_output=self.pool_first(rows, first[:, 0]),
+            positions=tokens.positions,
+            pixel_mask=(tokens.positions >= 0).long(),
+            attentions=attentions,
+        )
+
+    def encode(
+        self, tokens: Tokens, asked: AttentionRequest | bool
+    ) -> tuple[Tensor, tuple[Tensor, ...] | None]:
         """As the reference's, over packed rows."""
         packing = Packing(tokens.mask)
-        hidden = packing.pack(torch.cat([tokens.words, tokens.pixels], dim=1))
-        if not output_attentions:
-            return packing.unpack(encode_packed(self.encoder.layer, hidden, packing)), None
-        attentions = []
-        for layer in self.encoder.layer:
-            unpacked = packing.unpack(hidden)
-            attentions.append(attention_probabilities(layer.attention.self, unpacked, tokens.mask))
-            hidden = packed_layer(layer, hidden, packing, None)
-        return packing.unpack(hidden), tuple(attentions)
+        hidden, attentions = self.run_layers(tokens, packing, None, asked)
+        return packing.unpack(hidden), attentions
 
     def encode_rows(self, tokens: Tokens, wanted: Tensor) -> Tensor:
         """The last hidden state at some word pieces only; the last layer computes no other.
@@ -54,7 +70,37 @@ class FastPixelBERT(PixelBERT):
         Returns:
             ``[M, D]``, row-major.
         """
-        packing = Packing(tokens.mask)
+        return self.run_layers(tokens, Packing(tokens.mask), wanted, False)[0]
+
+    def run_layers(
+        self, tokens: Tokens, packing: Packing, wanted: Tensor | None, asked: AttentionRequest | bool
+    ) -> tuple[Tensor, tuple[Tensor, ...] | None]:
+        """The last hidden state, packed, of all or of the `wanted` word pieces, and the maps `asked` for."""
+        layers, rows = self.encoder.layer, None
         hidden = packing.pack(torch.cat([tokens.words, tokens.pixels], dim=1))
-        rows = packing.among_rows(F.pad(wanted, (0, tokens.pixels.shape[1])))
-        return encode_packed(self.encoder.layer, hidden, packing, rows)
+        if wanted is not None:
+            rows = packing.among_rows(F.pad(wanted, (0, tokens.pixels.shape[1])))
+        if not asked:
+            return encode_packed(layers, hidden, packing, rows), None
+        maps = PackedAttentionMaps(asked, self.encoder, tokens.mask, packing)
+        for number, layer in enumerate(layers):
+            maps.read(number, hidden)
+            hidden = packed_layer(layer, hidden, packing, rows if number == len(layers) - 1 else None)
+        return hidden, maps.result()
+
+    def pool_first(self, first: Tensor, read: Tensor) -> Tensor:
+        """``pooler_output`` ``[S, D]`` from the last hidden state at ``[CLS]``.
+
+        Args:
+            first: ``[F, D]``, a row for each sequence whose ``[CLS]`` is read, in order.
+            read: ``[S]`` bool, F of them True; zeros stand for the others, as in the reference.
+        """
+        states = first.new_zeros(read.shape[0], first.shape[1]).masked_scatter(read[:, None], first)
+        return self.pooler(states[:, None])
+
+
+def first_pieces(tokens: Tokens) -> Tensor:
+    """``[S, T]`` bool, True at each ``[CLS]`` that is no padding."""
+    first = torch.zeros(tokens.words.shape[:2], dtype=torch.bool, device=tokens.mask.device)
+    first[:, 0] = tokens.mask[:, 0]
+    return first

@@ -41,12 +41,12 @@ class Tokens(NamedTuple):
 class PixelBertOutput(ModelOutput):
     """Output of PixelBERT for S sequences of T word pieces and K pixels.
 
-    last_hidden_state: ``[S, T + K, D]``, zeros where the mask is 0.
+    last_hidden_state: ``[S, T + K, D]``, zeros where the mask is 0; None from ``pool``.
     pooler_output: ``[S, D]``, from ``[CLS]``.
     positions: ``[S, K]`` int32, the pixels that were read, -1 for none.
     pixel_mask: ``[S, K]`` int64, 1 on a pixel.
     attentions: one ``[S, heads, T + K, T + K]`` a layer when asked for, before dropout; the rows
-        of padding, as queries, mean nothing.
+        of padding, as queries, mean nothing. Of an :class:`AttentionRequest` what is said there.
     """
 
     last_hidden_state: Tensor | None = None

@@ -15,7 +15,7 @@ from transformers.models.bert.modeling_bert import (
 )
 
 from ..ops import pixel_embed, sample_positions
-from .attention import attention_probabilities
+from .attention import AttentionMaps, AttentionRequest, maps_asked
 from .backbone import ResNet
 from .config import PixelBertConfig
 from .inputs import Request, integers, refuse, request
@@ -98,7 +98,7 @@ class PixelBERT(PixelBertPreTrainedModel):
         pixel_embeddings: PixelEmbeddings | None = None,
         seed: int | Tensor | None = None,
         sample_keys: Tensor | None = None,
-        output_attentions: bool | None = None,
+        output_attentions: AttentionRequest | bool | None = None,
     ) -> PixelBertOutput:
         """Reads S sequences of T word pieces, each beside one of B images.
 
@@ -114,16 +114,16 @@ class PixelBERT(PixelBertPreTrainedModel):
             pixel_embeddings: what :meth:`embed_pixels` returned for these images, in place of `pixel_values`.
             seed: int or 0-d int64 tensor for the draw; None takes one from torch's CPU generator.
             sample_keys: ``[S]`` integers that identify each draw; default ``0 .. S - 1``.
-            output_attentions: whether to return every layer's attention map; None: as the configuration says.
+            output_attentions: True: every layer's whole attention map; an :class:`AttentionRequest`: chosen
+                layers, heads and queries; None: as the configuration says.
 
         Raises:
-            TypeError: an index input that is no tensor of integers.
+            TypeError: an index input that is no tensor of integers, or maps asked for by something else.
             ValueError: an input of the wrong shape, an image too small for one pixel, no image at all, or a
                 place outside its image (on a GPU such a pixel is NaN, see :mod:`pixelbert_fast.ops`).
-            IndexError: an image or place that is not there.
+            IndexError: an image, place, layer or head that is not there.
         """
-        if output_attentions is None:
-            output_attentions = self.config.output_attentions
+        asked = maps_asked(output_attentions, self.config)
         tokens = self.embed(
             input_ids,
             attention_mask,
@@ -135,7 +135,7 @@ class PixelBERT(PixelBertPreTrainedModel):
             seed=seed,
             sample_keys=sample_keys,
         )
-        hidden, attentions = self.encode(tokens, output_attentions)
+        hidden, attentions = self.encode(tokens, asked)
         return PixelBertOutput(
             last_hidden_state=hidden,
             pooler_output=self.pooler(hidden),
@@ -169,19 +169,34 @@ class PixelBERT(PixelBertPreTrainedModel):
         mask = torch.cat([asked.attention_mask != 0, positions >= 0], dim=1)
         return Tokens(words, pixels.to(words.dtype), mask, positions)
 
-    def encode(self, tokens: Tokens, output_attentions: bool) -> tuple[Tensor, tuple[Tensor, ...] | None]:
+    def encode(
+        self, tokens: Tokens, asked: AttentionRequest | bool
+    ) -> tuple[Tensor, tuple[Tensor, ...] | None]:
         """The Transformer: ``[S, T + K, D]``, zeros where the mask is False, and its maps if asked for."""
         hidden, mask = torch.cat([tokens.words, tokens.pixels], dim=1), tokens.mask
+        maps = AttentionMaps(asked, self.encoder, mask)
         # By place: transformers 5.0 calls the second argument input_embeds, later versions inputs_embeds.
         layer_mask = create_bidirectional_mask(self.config, hidden, mask)
-        attentions = []
-        for layer in self.encoder.layer:
-            if output_attentions:
-                attentions.append(attention_probabilities(layer.attention.self, hidden, mask))
+        for number, layer in enumerate(self.encoder.layer):
+            maps.read(number, hidden)
             if hidden.shape[0]:  # transformers' layers cannot reshape an empty batch
                 hidden = layer(hidden, layer_mask)
-        hidden = hidden.masked_fill(~mask[..., None], 0)
-        return hidden, tuple(attentions) if output_attentions else None
+        return hidden.masked_fill(~mask[..., None], 0), maps.result()
+
+    def pool(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        pixel_values: Tensor | None = None,
+        **inputs,
+    ) -> PixelBertOutput:
+        """What a task reads that needs nothing but ``[CLS]``: :meth:`forward` without ``last_hidden_state``.
+
+        Args:
+            input_ids, attention_mask, pixel_values, **inputs: as :meth:`forward`, which says what is raised.
+        """
+        outputs = self(input_ids, attention_mask, pixel_values, **inputs)
+        return PixelBertOutput(**{name: outputs[name] for name in outputs if name != "last_hidden_state"})
 
     def embed_pixels(self, pixel_values: Tensor, pixel_size: Tensor | None = None) -> PixelEmbeddings:
         """Every valid pixel of each image as a token, to be read by any number of sequences.

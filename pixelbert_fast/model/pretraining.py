@@ -7,8 +7,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers.models.bert.modeling_bert import BertLMPredictionHead
 
+from .attention import maps_asked
 from .config import PixelBertConfig
-from .fast import FastPixelBERT
+from .fast import FastPixelBERT, first_pieces
+from .inputs import integers
 from .outputs import PixelBertForPreTrainingOutput
 from .pixelbert import PixelBERT, PixelBertPreTrainedModel
 from .tied_words import look_up, shares_gradient
@@ -103,26 +105,22 @@ class PixelBertForPreTraining(PixelBertPreTrainedModel):
             attentions=attentions,
         )
 
-    def needs_few_rows(self, labels: Tensor | None, *, output_attentions: bool | None = None, **_) -> bool:
+    def needs_few_rows(self, labels: Tensor | None, *, output_attentions=None, **_) -> bool:
         """Whether only ``[CLS]`` and the labelled words are read: what a step of training asks for."""
-        maps = self.config.output_attentions if output_attentions is None else output_attentions
-        return labels is not None and not maps
+        return labels is not None and maps_asked(output_attentions, self.config) is False
 
     def logits_of_few_rows(self, labels: Tensor, *arguments, **inputs) -> tuple[Tensor, Tensor]:
         """``[M, vocab_size]`` and ``[S, 2]`` from the last hidden state at those rows alone."""
         inputs.pop("output_attentions", None)
-        embedding, decoder, input_ids = self.get_input_embeddings(), self.mlm_head.decoder, arguments[0]
+        embedding, decoder = self.get_input_embeddings(), self.mlm_head.decoder
+        input_ids = integers("input_ids", arguments[0], "[S, T]", None, None)
         words, weight = None, decoder.weight
         if shares_gradient(embedding, decoder):
             words, weight = look_up(embedding, input_ids)
         tokens = self.pixelbert.embed(*arguments, words=words, **inputs)
-        labelled = labels != IGNORED
-        first = torch.zeros_like(labelled)
-        first[:, 0] = tokens.mask[:, 0]
+        labelled, first = labels != IGNORED, first_pieces(tokens)
         wanted = labelled | first
         rows = self.pixelbert.encode_rows(tokens, wanted)
-        cls = rows.new_zeros(tokens.words.shape[0], rows.shape[1])
-        cls = cls.masked_scatter(first[:, :1], rows[first[wanted]])
-        pooled = self.pixelbert.pooler(cls[:, None])
+        pooled = self.pixelbert.pool_first(rows[first[wanted]], first[:, 0])
         predicted = self.mlm_head.transform(rows[labelled[wanted]])
         return F.linear(predicted, weight, decoder.bias), self.itm_head(pooled)
