@@ -2,8 +2,9 @@
 
 A frozen norm is an affine map with fixed numbers, so it becomes part of the convolution: its scale multiplies
 the weight, once a step and on 25 million numbers instead of on every map, and its shift becomes the bias.
-Gradients are exact, since the product is an ordinary operation. ReLU and the residual sum work in place on
-the convolution's output, which no backward needs; so only maps that the backward reads stay in memory.
+Gradients are exact, since the product is an ordinary operation. ReLU and the residual sum belong to the
+convolution where `fused_convolution` can, else they work in place on its output, which no backward needs; so
+only maps that the backward reads stay in memory.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .backbone import Block, Extent, ResNet, checkpointed
+from .fused_convolution import convolution_relu
 from .norm import FrozenBatchNorm2d
 
 
@@ -20,8 +22,7 @@ def run_fast(backbone: ResNet, pixel_values: Tensor, pixel_size: Tensor | None) 
     """What ``backbone(pixel_values, pixel_size)`` gives, channels_last."""
     extent = Extent(None if pixel_size is None else pixel_size.long())
     x = extent.clear(pixel_values.contiguous(memory_format=torch.channels_last))
-    x, extent = convolve(backbone.conv1, backbone.bn1, x, extent)
-    x = extent.clear(x.relu_())
+    x, extent = convolve_relu(backbone.conv1, backbone.bn1, x, extent)
     extent = extent.after(backbone.maxpool)
     x = extent.clear(backbone.maxpool(x))
     for stage in backbone.stages():
@@ -45,14 +46,29 @@ def run_stage(backbone: ResNet, stage: nn.ModuleList, x: Tensor, extent: Extent)
 
 
 def run_block(block: Block, x: Tensor, extent: Extent) -> tuple[Tensor, Extent]:
+    *first, last = block.convolutions()
     shortcut, inner = x, extent
-    for number, (conv, norm) in enumerate(block.convolutions(), start=1):
-        x, inner = convolve(conv, norm, x, inner)
-        if number < block.depth:
-            x = inner.clear(x.relu_())
+    for conv, norm in first:
+        x, inner = convolve_relu(conv, norm, x, inner)
     if block.downsample is not None:
         shortcut, _ = convolve(block.downsample[0], block.downsample[1], shortcut, extent)
-    return inner.clear(x.add_(shortcut).relu_()), inner
+    return convolve_relu(*last, x, inner, shortcut)
+
+
+def convolve_relu(
+    conv: nn.Conv2d, norm: nn.Module, x: Tensor, extent: Extent, residual: Tensor | None = None
+) -> tuple[Tensor, Extent]:
+    """Convolution, norm, sum with `residual` and ReLU; zeros in the padding."""
+    if isinstance(norm, FrozenBatchNorm2d):
+        extent = extent.after(conv)
+        geometry = (conv.stride, conv.padding, conv.dilation, conv.groups)
+        x = convolution_relu(x, *folded(conv, norm), residual, *geometry)
+    else:
+        x, extent = convolve(conv, norm, x, extent)
+        if residual is not None:
+            x = x.add_(residual)
+        x = x.relu_()
+    return extent.clear(x), extent
 
 
 def convolve(conv: nn.Conv2d, norm: nn.Module, x: Tensor, extent: Extent) -> tuple[Tensor, Extent]:
@@ -61,8 +77,13 @@ def convolve(conv: nn.Conv2d, norm: nn.Module, x: Tensor, extent: Extent) -> tup
     if not isinstance(norm, FrozenBatchNorm2d):
         x = conv(x)
         return norm(x, extent.mask(x)), extent
+    weight, bias = folded(conv, norm)
+    return F.conv2d(x, weight, bias, conv.stride, conv.padding, conv.dilation, conv.groups), extent
+
+
+def folded(conv: nn.Conv2d, norm: FrozenBatchNorm2d) -> tuple[Tensor, Tensor]:
+    """Weight and bias of the convolution that does what both do."""
     scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
     shift = norm.bias - norm.running_mean * scale
     weight = conv.weight * scale.to(conv.weight.dtype)[:, None, None, None]
-    bias = shift.to(conv.weight.dtype)
-    return F.conv2d(x, weight, bias, conv.stride, conv.padding, conv.dilation, conv.groups), extent
+    return weight, shift.to(conv.weight.dtype)
