@@ -2,8 +2,9 @@
 
 A frozen norm is an affine map with fixed numbers. On a CPU a C++ kernel applies it together with the residual
 sum and ReLU, in one pass over the convolution's output and in its memory. Elsewhere it becomes part of the
-convolution: its scale multiplies the weight, once a step and on 25 million numbers instead of on every map, and
-its shift becomes the bias. Gradients are exact either way, and only maps that the backward reads stay in memory.
+convolution: its scale multiplies the weight, once a step and on 25 million numbers instead of on every map;
+its shift becomes the bias, and residual sum and ReLU follow as `fused_convolution` can. Gradients are exact
+either way, and only maps that the backward reads stay in memory.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 
 from ..ops.affine_relu import affine_relu_, runs_natively, wide
 from .backbone import Block, Extent, ResNet, checkpointed
+from .fused_convolution import convolution_relu
 from .norm import FrozenBatchNorm2d
 
 
@@ -63,8 +65,12 @@ def convolve_relu(
     downsample: nn.Sequential | None = None,
 ) -> Tensor:
     """``relu(norm(conv(x)) + shortcut)``; the shortcut is `start`, or `downsample` of it, or none."""
-    frozen = isinstance(norm, FrozenBatchNorm2d)
-    if frozen and in_one_pass(x):
+    if not isinstance(norm, FrozenBatchNorm2d):
+        x = normed(conv, norm, x, after)
+        if start is not None:
+            x = x.add_(start if downsample is None else normed(*downsample, start, after))
+        return x.relu_()
+    if in_one_pass(x):
         values = channels_last(conv(x))
         scale, shift = norm.affine(wide(values.dtype))
         residual, residual_scale = start, None
@@ -73,11 +79,9 @@ def convolve_relu(
             residual_scale, residual_shift = downsample[1].affine(wide(values.dtype))
             shift = shift + residual_shift
         return affine_relu_(values, scale, shift, residual, residual_scale)
-    convolve = folded if frozen else normed
-    x = convolve(conv, norm, x, after)
-    if start is not None:
-        x = x.add_(start if downsample is None else convolve(*downsample, start, after))
-    return x.relu_()
+    if downsample is not None:
+        start = F.conv2d(start, *folded(*downsample), *geometry(downsample[0]))
+    return convolution_relu(x, *folded(conv, norm), start, *geometry(conv))
 
 
 def in_one_pass(x: Tensor) -> bool:
@@ -95,9 +99,11 @@ def normed(conv: nn.Conv2d, norm: nn.Module, x: Tensor, after: Extent) -> Tensor
     return norm(x, after.mask(x))
 
 
-def folded(conv: nn.Conv2d, norm: FrozenBatchNorm2d, x: Tensor, after: Extent) -> Tensor:
-    """Convolution and norm as one convolution."""
+def folded(conv: nn.Conv2d, norm: FrozenBatchNorm2d) -> tuple[Tensor, Tensor]:
+    """Weight and bias of the convolution that does what both do."""
     scale, shift = norm.affine(norm.weight.dtype)
-    weight = conv.weight * scale.to(conv.weight.dtype)[:, None, None, None]
-    bias = shift.to(conv.weight.dtype)
-    return F.conv2d(x, weight, bias, conv.stride, conv.padding, conv.dilation, conv.groups)
+    return conv.weight * scale.to(conv.weight.dtype)[:, None, None, None], shift.to(conv.weight.dtype)
+
+
+def geometry(conv: nn.Conv2d) -> tuple:
+    return conv.stride, conv.padding, conv.dilation, conv.groups

@@ -1,7 +1,6 @@
 """BERT's layers over packed rows: the modules and weights of transformers' `BertEncoder`, without padding.
 
-A layer's linear maps see each row once and never a padded one. Attention runs sequence by sequence on a CPU,
-where a call costs little beside its work, and in one variable-length kernel where the device has one.
+A layer's linear maps see each row once and never a padded one. `packed_attention` keeps its sequences apart.
 """
 
 from __future__ import annotations
@@ -12,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .packed_attention import attend
 from .packing import Packing
 
 
@@ -60,29 +60,3 @@ def projections(hidden: Tensor, *linears: nn.Linear) -> tuple[Tensor, ...]:
     weight = torch.cat([linear.weight for linear in linears])
     bias = torch.cat([linear.bias for linear in linears])
     return F.linear(hidden, weight, bias).split([linear.out_features for linear in linears], dim=-1)
-
-
-def attend(
-    attention: nn.Module, query: Tensor, key: Tensor, value: Tensor, packing: Packing, wanted: Tensor | None
-) -> Tensor:
-    """softmax(Q K^T / sqrt(d)) V within each sequence, for packed rows ``[N, D]`` (or ``[M, D]`` queries)."""
-    heads, size = attention.num_attention_heads, attention.attention_head_size
-    query, key, value = (rows.unflatten(-1, (heads, size)) for rows in (query, key, value))
-    asked = packing.lengths
-    if wanted is not None:
-        sequence = torch.searchsorted(packing.starts[1:].long(), wanted, right=True)
-        asked = torch.bincount(sequence, minlength=len(packing.lengths)).tolist()
-    dropout = attention.dropout.p if attention.training else 0.0
-    parts = []
-    for q, k, v in zip(
-        query.split(asked), key.split(packing.lengths), value.split(packing.lengths), strict=True
-    ):
-        part = F.scaled_dot_product_attention(
-            q.transpose(0, 1)[None],
-            k.transpose(0, 1)[None],
-            v.transpose(0, 1)[None],
-            dropout_p=dropout,
-            scale=attention.scaling,
-        )
-        parts.append(part[0].transpose(0, 1))
-    return torch.cat(parts).flatten(1) if parts else query.flatten(1)

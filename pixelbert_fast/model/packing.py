@@ -2,8 +2,46 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import torch
 from torch import Tensor
+
+
+class Spans:
+    """How the rows of a packed buffer ``[N, ...]`` divide among S sequences.
+
+    Attributes:
+        starts: ``[S + 1]`` int32 on the device, where each sequence begins ("cumulative lengths").
+        lengths: how many rows each sequence has, as Python integers.
+        longest: the most rows of one sequence.
+    """
+
+    def __init__(self, starts: Tensor, lengths: list[int]):
+        self.starts = starts
+        self.lengths = lengths
+        self.longest = max(lengths, default=0)
+
+    @cached_property
+    def places(self) -> Tensor:
+        """``[N]`` int64: where each row lies among ``S * longest`` padded ones."""
+        rows = sum(self.lengths)
+        first = torch.arange(len(self.lengths), device=self.starts.device) * self.longest - self.starts[:-1]
+        moved = first.repeat_interleave(self.starts.diff(), output_size=rows)
+        return torch.arange(rows, device=self.starts.device) + moved
+
+    @cached_property
+    def readable(self) -> Tensor:
+        """``[S, longest]`` bool, True on rows, and all over a sequence of none: no softmax over nothing."""
+        lengths = self.starts.diff()[:, None]
+        column = torch.arange(self.longest, device=self.starts.device)
+        return (column < lengths) | (lengths == 0)
+
+    def pad(self, packed: Tensor) -> Tensor:
+        """``[N, ...]`` -> ``[S, longest, ...]``, zeros in the padding."""
+        shape = (len(self.lengths), self.longest)
+        padded = packed.new_zeros(shape[0] * shape[1], *packed.shape[1:])
+        return padded.index_copy(0, self.places, packed).unflatten(0, shape)
 
 
 class Packing:
@@ -11,8 +49,7 @@ class Packing:
 
     Attributes:
         rows: ``[N]`` int64, the packed rows' places among the ``S * L`` padded ones.
-        lengths: how many rows each sequence has, as Python integers.
-        starts: ``[S + 1]`` int32 on the device, where each sequence begins ("cumulative lengths").
+        spans: which of the packed rows are whose.
 
     Reading the lengths waits for the device, once a forward, before its long work is queued.
     """
@@ -22,8 +59,9 @@ class Packing:
         self.shape = mask.shape
         lengths = mask.sum(1)
         self.rows = mask.flatten().nonzero()[:, 0]
-        self.starts = torch.nn.functional.pad(lengths.cumsum(0), (1, 0)).to(torch.int32)
-        self.lengths = lengths.tolist()
+        starts = torch.nn.functional.pad(lengths.cumsum(0), (1, 0)).to(torch.int32)
+        self.spans = Spans(starts, lengths.tolist())
+        self._among: tuple[Tensor, Spans] | None = None
 
     def pack(self, padded: Tensor) -> Tensor:
         """``[S, L, ...]`` -> ``[N, ...]``."""
@@ -37,3 +75,10 @@ class Packing:
     def among_rows(self, wanted: Tensor) -> Tensor:
         """Numbers of the packed rows at the True places of `wanted` ``[S, L]``; none may be padding."""
         return wanted.flatten().index_select(0, self.rows).nonzero()[:, 0]
+
+    def spans_among(self, rows: Tensor) -> Spans:
+        """How some packed rows, ``[M]`` int64 and ascending, divide; counted once for one tensor of them."""
+        if self._among is None or self._among[0] is not rows:
+            starts = torch.searchsorted(rows, self.spans.starts.long(), out_int32=True)
+            self._among = rows, Spans(starts, starts.diff().tolist())
+        return self._among[1]

@@ -1,6 +1,6 @@
 """What follows a convolution whose norm is frozen: ``relu(values * scale + shift + residual)``, in one pass.
 
-Not among the public ops: it overwrites its argument, and there is a kernel for channels_last maps on a CPU only.
+Not among the public ops: it overwrites its argument, and its one kernel is for channels_last maps on a CPU.
 """
 
 from __future__ import annotations
@@ -28,7 +28,9 @@ def affine_relu_(
         scale, shift, residual_scale: ``[C]``, of :func:`wide` dtype; they get no gradient.
         residual: ``[B, C, H, W]``, channels_last, in the dtype of `values`, or None.
     """
-    if torch.is_grad_enabled() and (values.requires_grad or (residual is not None and residual.requires_grad)):
+    if torch.is_grad_enabled() and (
+        values.requires_grad or (residual is not None and residual.requires_grad)
+    ):
         return AffineRelu.apply(values, residual, scale, shift, residual_scale)
     return forward_(values, residual, scale, shift, residual_scale)
 
