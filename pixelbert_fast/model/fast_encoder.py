@@ -51,12 +51,23 @@ def compute_layer(layer: nn.Module, hidden: Tensor, packing: Packing, wanted: Te
         key, value = projections(hidden, attention.key, attention.value)
         query = attention.query(residual)
     context = attend(attention, query, key, value, packing, wanted)
+    return finish_layer(layer, context, residual)
+
+
+def finish_layer(layer: nn.Module, context: Tensor, residual: Tensor) -> Tensor:
+    """What a layer does after its attention, row by row."""
     hidden = layer.attention.output(context, residual)
     return layer.output(layer.intermediate(hidden), hidden)
 
 
 def projections(hidden: Tensor, *linears: nn.Linear) -> tuple[Tensor, ...]:
-    """What each of `linears` gives of `hidden`, in one product."""
+    """What each of `linears` gives of `hidden`.
+
+    In one product where starting one is what costs. On a CPU it is copying the weights together: three products
+    took 10 ms, one 14 (forward and backward, 256 rows of 768, float32, two threads of a Xeon with AVX-512).
+    """
+    if hidden.device.type == "cpu":
+        return tuple(linear(hidden) for linear in linears)
     weight = torch.cat([linear.weight for linear in linears])
     bias = torch.cat([linear.bias for linear in linears])
     return F.linear(hidden, weight, bias).split([linear.out_features for linear in linears], dim=-1)
