@@ -6,6 +6,7 @@ larger than its cache is written before each run, so that none finds there what 
 
 from __future__ import annotations
 
+import ctypes
 import platform
 import statistics
 import time
@@ -119,3 +120,30 @@ def processor() -> str:
                 name = line.partition(":")[2].strip()
                 break
     return f"{name}, {platform.machine()}, {torch.get_num_threads()} threads"
+
+
+def peak_memory(run: Callable[[], object], device: str) -> int | None:
+    """Bytes that `run` holds at its peak beyond what was held before it; None where that cannot be told.
+
+    Of a CPU the pages that the kernel counts for the process, after what is free has been given back to it.
+    """
+    if torch.device(device).type == "cuda":
+        torch.cuda.synchronize(device)
+        before = torch.cuda.memory_allocated(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        run()
+        torch.cuda.synchronize(device)
+        return torch.cuda.max_memory_allocated(device) - before
+    status, reset = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+    try:
+        ctypes.CDLL(None).malloc_trim(0)
+        reset.write_text("5")  # the peak is what there is now
+        before = _kilobytes(status, "VmRSS")
+        run()
+        return (_kilobytes(status, "VmHWM") - before) * 1024
+    except (AttributeError, OSError):
+        return None
+
+
+def _kilobytes(status: Path, name: str) -> int:
+    return next(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith(name))

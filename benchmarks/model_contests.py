@@ -1,0 +1,200 @@
+"""The contests of whole models: one set of weights, one batch, the same places, and equal results first."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from pixelbert_fast import PixelBertConfig, PixelBertForPreTraining  # noqa: E402 - needs the path above
+
+REFERENCE = "reference"
+COMPILED = "reference, compiled"
+FAST = "FastPixelBERT"
+PREPARED = "FastPixelBERT, compiled for the shape"
+REGIONS = "FastPixelBERT, compiled regions"
+CHECKPOINTED = "FastPixelBERT, activation checkpointing"
+
+# Word pieces of a caption, [CLS] and [SEP] counted, about as MS-COCO's: 12 in the mean.
+LENGTHS = (9, 10, 11, 12, 12, 13, 14, 15)
+WORDS = 30  # to which captions are padded
+
+
+@dataclass(frozen=True)
+class Case:
+    """A model, its batch and where it runs; `pixels` are drawn for each sequence in training."""
+
+    preset: str = "r50"
+    norm: str = "frozen"
+    device: str = "cpu"
+    dtype: str = "float32"
+    images: int = 2
+    height: int = 256
+    width: int = 320
+    captions: int = 4
+    pixels: int = 20
+
+    def __str__(self) -> str:
+        images = "1 image" if self.images == 1 else f"{self.images} images"
+        norm = "trained" if self.norm == "batch" else self.norm
+        return f"{self.preset}, {norm} norm, {self.dtype}, {images} of {self.height} x {self.width}"
+
+    @property
+    def sequences(self) -> int:
+        return self.images * self.captions
+
+
+def batch(case: Case) -> dict[str, Tensor]:
+    """What a step of pre-training reads, the same on every device: half of the pairs are mismatched."""
+    generator = torch.Generator().manual_seed(0)
+    lengths = torch.tensor([LENGTHS[row % len(LENGTHS)] for row in range(case.sequences)])
+    mask = (torch.arange(WORDS) < lengths[:, None]).long()
+    words = torch.randint(1000, 30000, (case.sequences, WORDS), generator=generator) * mask
+    masked = (torch.rand(case.sequences, WORDS, generator=generator) < 0.15) & (mask > 0)
+    masked[:, 0] = False
+    found = {
+        "input_ids": words,
+        "attention_mask": mask,
+        "pixel_values": torch.randn(case.images, 3, case.height, case.width, generator=generator),
+        "image_index": torch.arange(case.images).repeat_interleave(case.captions),
+        "labels": torch.where(masked, words, -100),
+        "matched": torch.arange(case.sequences) % 2,
+    }
+    found["pixel_values"] = found["pixel_values"].to(getattr(torch, case.dtype))
+    return {name: value.to(case.device) for name, value in found.items()}
+
+
+def pair(case: Case) -> dict[str, PixelBertForPreTraining]:
+    """Both models with the same weights. Norms carry numbers as of a trained net, or a deep one overflows."""
+    config = PixelBertConfig.preset(case.preset, norm=case.norm, sampled_pixels=case.pixels)
+    torch.manual_seed(0)
+    reference = PixelBertForPreTraining(config, fast=False)
+    for name, value in reference.state_dict().items():
+        if name.endswith("bn3.weight"):
+            value.fill_(0.2)  # the branch's share of a residual sum
+    fast = PixelBertForPreTraining(config, fast=True)
+    fast.load_state_dict(reference.state_dict())
+    dtype = getattr(torch, case.dtype)
+    return {REFERENCE: reference.to(case.device, dtype), FAST: fast.to(case.device, dtype)}
+
+
+def training_step(model: nn.Module, given: dict[str, Tensor]) -> Callable[[], None]:
+    """Forward and backward of the pre-training loss; gradients are given away within the step's own time."""
+    model.train()
+
+    def step() -> None:
+        model(**given, seed=0).loss.backward()
+        for parameter in model.parameters():
+            parameter.grad = None
+
+    return step
+
+
+def question(case: Case) -> dict[str, Tensor]:
+    """One pair, as it is met in use: a caption without padding beside the whole image."""
+    given = batch(case)
+    length = LENGTHS[3]
+    return {"input_ids": given["input_ids"][3:4, :length], "pixel_values": given["pixel_values"][:1]}
+
+
+def inference(model: nn.Module, given: dict[str, Tensor]) -> Callable[[], Tensor]:
+    if isinstance(model, nn.Module):
+        model.eval()
+
+    @torch.no_grad()
+    def run() -> Tensor:
+        return model(**given).pooler_output
+
+    return run
+
+
+@contextmanager
+def without_dropout(model: nn.Module):
+    """Dropout of 0 inside: the two models draw theirs in other orders."""
+    kept = {module: module.p for module in model.modules() if isinstance(module, nn.Dropout)}
+    for module in kept:
+        module.p = 0.0
+    try:
+        yield
+    finally:
+        for module, p in kept.items():
+            module.p = p
+
+
+def step_results(model: PixelBertForPreTraining, given: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Loss, logits and gradients of one step without dropout, in float64 on the CPU."""
+    model.train()
+    with without_dropout(model):
+        out = model(**given, seed=0)
+        out.loss.backward()
+    found = {name: out[name] for name in ("loss", "mlm_logits", "itm_logits")}
+    for name, parameter in model.named_parameters():
+        if parameter.grad is not None:
+            found[f"gradient of {name}"] = parameter.grad
+            parameter.grad = None
+    return {name: value.detach().double().cpu() for name, value in found.items()}
+
+
+def verify(case: Case, models: dict[str, PixelBertForPreTraining], given: dict[str, Tensor]) -> None:
+    """Raises AssertionError where a model's step differs from the reference's by more than it may.
+
+    float32: 1e-4 in loss and logits, and gradients whose difference is 1e-3 of their norm at most. Half
+    precision: at most twice as far from the float32 reference as the reference in half precision is.
+    """
+    expected = step_results(models[REFERENCE], given)
+    if case.dtype == "float32":
+        truth, own = expected, dict.fromkeys(expected, 0.0)
+    else:
+        reference = models[REFERENCE]
+        wide = PixelBertForPreTraining(reference.config, fast=False).to(case.device)
+        wide.load_state_dict(reference.state_dict())
+        truth = step_results(wide, given | {"pixel_values": given["pixel_values"].float()})
+        own = {name: relative(expected[name], truth[name]) for name in expected}
+    for who, model in models.items():
+        if who == REFERENCE:
+            continue
+        found = step_results(model, given)
+        assert found.keys() == expected.keys(), f"{case}: {who} has other gradients than the reference"
+        for name, value in found.items():
+            gradient = name.startswith("gradient")
+            # A key's bias moves no softmax: its gradient is rounding alone.
+            if gradient and name.endswith("key.bias"):
+                continue
+            floor = (1e-3 if gradient else 1e-4) if case.dtype == "float32" else 2e-2
+            allowed = max(2 * own[name], floor)
+            error = relative(value, truth[name])
+            assert error <= allowed, f"{case}: {who} is off by {error:.3g} in {name}, allowed: {allowed:.3g}"
+
+
+def relative(found: Tensor, truth: Tensor) -> float:
+    """The norm of the difference by that of the truth."""
+    return float((found - truth).norm() / truth.norm().clamp(min=1e-12))
+
+
+def verify_inference(case: Case, runs: dict[str, Callable[[], Tensor]], truth: Tensor) -> None:
+    """As :func:`verify`, of the pooled output; `truth` is the float32 reference's."""
+    own = relative(runs[REFERENCE]().double().cpu(), truth.double().cpu())
+    for who, run in runs.items():
+        error = relative(run().double().cpu(), truth.double().cpu())
+        allowed = 1e-4 if case.dtype == "float32" else max(2 * own, 2e-2)
+        assert error <= allowed, f"{case}: {who} is off by {error:.3g}, allowed: {allowed:.3g}"
+
+
+def vilt(dtype: str, device: str) -> tuple[nn.Module, dict[str, Tensor]]:
+    """transformers' ViLT-B/32 at its paper's size, with weights of no meaning, and one pair for it."""
+    from transformers import ViltConfig, ViltModel
+
+    torch.manual_seed(0)
+    model = ViltModel(ViltConfig()).to(device, getattr(torch, dtype)).eval()
+    generator = torch.Generator().manual_seed(0)
+    words = torch.randint(1000, 30000, (1, LENGTHS[3]), generator=generator)
+    image = torch.randn(1, 3, 384, 512, generator=generator).to(getattr(torch, dtype))
+    return model, {"input_ids": words.to(device), "pixel_values": image.to(device)}
