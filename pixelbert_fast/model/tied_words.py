@@ -33,6 +33,7 @@ class LookUp(torch.autograd.Function):
             return grad_weight, None, None
         if grad_weight is None:
             grad_weight = grad_words.new_zeros(ctx.shape)
+        grad_weight = grad_weight.contiguous()  # one that is expanded has no memory for each element
         (input_ids,) = ctx.saved_tensors
         counted = input_ids != ctx.padding
         rows, place = input_ids[counted].unique(return_inverse=True)
