@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..ops.pixel_embed_reference import pixel_embed_reference
-from .backbone import Block, Extent, ResNet
+from .backbone import Block, Extent, ResNet, size_after
 from .pixelbert import PixelBERT, every_place
 
 
@@ -101,7 +101,6 @@ class FoldedBackbone(nn.Module):
 
     def __init__(self, backbone: ResNet):
         super().__init__()
-        self.map_size = backbone.map_size  # arithmetic on the layers' strides; reads no weight
         self.stem = folded(backbone.conv1, backbone.bn1)
         self.maxpool = backbone.maxpool
         self.blocks = nn.ModuleList(FoldedBlock(block) for stage in backbone.stages() for block in stage)
@@ -117,6 +116,14 @@ class FoldedBackbone(nn.Module):
         for block in self.blocks:
             x, extent = block(x, extent)
         return x
+
+    def map_size(self, size: Tensor) -> Tensor:
+        """Rows or columns of the map for `size` rows or columns of pixels."""
+        size = size_after(self.maxpool, size_after(self.stem, size))
+        for block in self.blocks:
+            for convolution in block.convolutions:
+                size = size_after(convolution, size)
+        return size
 
 
 class FoldedBlock(nn.Module):
