@@ -12,9 +12,9 @@ from torch import Tensor
 class CudaGraph:
     """`run(**inputs)`, recorded for inputs of these shapes; a call takes the same names and shapes.
 
-    Not ``torch.compile(mode="reduce-overhead")``: its graphs belong to the thread that recorded them, and an output
-    is overwritten by the next call. Here any thread may call, on any stream: calls take turns, inputs are copied
-    into the graph's memory, and outputs out of it.
+    Not ``torch.compile(mode="reduce-overhead")``: its graphs belong to the thread that recorded them, and the
+    next call overwrites an output. Here any thread may call, on any stream: calls take turns, inputs are
+    copied into the graph's memory, and outputs out of it.
     """
 
     def __init__(self, run: Callable[..., tuple[Tensor, ...]], inputs: dict[str, Tensor]):

@@ -1,8 +1,8 @@
 """Inference without this package: an exported program, and a compiled package that Python and C++ load.
 
 Both hold the weights of the moment they were made and PyTorch's own operators alone, no library of ours. They
-take what :meth:`InferenceGraph.forward` names, by those names, of the shapes they were made for, and return its
-tuple; nothing fills a smaller call up (:class:`CompiledInference` does).
+take what :meth:`InferenceGraph.forward` names, by those names, of the shapes they were made for, and return
+its tuple; nothing fills a smaller call up (:class:`CompiledInference` does).
 """
 
 from __future__ import annotations
@@ -56,11 +56,11 @@ def trace(
     if wrong:
         raise ValueError(f"dynamic must name some of {', '.join(DYNAMIC)}, got {', '.join(sorted(wrong))}")
     inputs = example_inputs(shape, dtype, device)
-    sequences = Dim("sequences", min=1) if "sequences" in dynamic else None
-    words = Dim("words", min=1, max=graph.embeddings.places.shape[0]) if "words" in dynamic else None
+    sequences = Dim("sequences", min=1) if "sequences" in dynamic else Dim.STATIC
+    words = Dim("words", min=1, max=graph.embeddings.places.shape[0]) if "words" in dynamic else Dim.STATIC
     rows = {"input_ids": (sequences, words), "attention_mask": (sequences, words)}
-    rows |= {"image_index": (sequences,), "positions": (sequences, None)}
-    dims = {name: rows.get(name, (None,) * value.dim()) for name, value in inputs.items()}
+    rows |= {"image_index": (sequences,), "positions": (sequences, Dim.STATIC)}
+    dims = {name: rows.get(name, (Dim.STATIC,) * value.dim()) for name, value in inputs.items()}
     return torch.export.export(graph.eval(), (), inputs, dynamic_shapes=dims if dynamic else None)
 
 
@@ -70,8 +70,9 @@ def save_package(
     """Compiles ``model`` at this shape for its device into one file, by AOTInductor.
 
     In Python without this package ``torch._inductor.aoti_load_package(path)(**inputs)`` runs it, in C++
-    ``torch::inductor::AOTIModelPackageLoader``; neither checks shapes, :func:`load_package` does. The file is for
-    the kind of processor or GPU, and the version of torch, that it was made with.
+    ``torch::inductor::AOTIModelPackageLoader`` (inputs in the order of ``InferenceGraph.forward``). Both want
+    contiguous inputs of the right shapes and check nothing; :func:`load_package` does. The file is for the
+    kind of processor or GPU, and the version of torch, that it was made with.
 
     Args:
         path: ends in ``.pt2``.
@@ -122,8 +123,8 @@ def described_inputs(program: ExportedProgram) -> dict[str, dict]:
 def load_package(path: str | Path) -> Callable[..., PixelBertOutput]:
     """What :func:`save_package` wrote, as a function of the same inputs by name.
 
-    It raises TypeError or ValueError where an input is missing, unknown, or not of the prepared dtype, device and
-    shape: compiled code itself does not look.
+    It raises TypeError or ValueError where an input is missing, unknown, or not of the prepared dtype, device
+    and shape: compiled code itself does not look.
     """
     return Package(path)
 

@@ -58,16 +58,16 @@ class FastPixelBERT(PixelBERT):
         """This model as it is now, in evaluation mode, compiled ahead of time for `shapes`.
 
         Args:
-            shapes: what to prepare; a call runs the cheapest that it fits. Each takes about half a minute at the
-                size of "r50".
+            shapes: what to prepare; a call runs the cheapest that it fits. Each takes about half a minute to
+                compile at the size of "r50".
             sample: whether a call without `positions` reads ``config.sampled_pixels`` drawn places, as in
                 training mode, rather than all; then shapes need ``pixels``.
-            fallback: whether a call that fits no shape runs eagerly (on the same copy of the weights) rather than
-                raise ValueError.
+            fallback: whether a call that fits no shape runs eagerly, on the same copy of the weights, rather
+                than raise ValueError.
 
         Returns:
-            What is called like this model, see :class:`CompiledInference`. Its weights are a copy: compile again
-            after training.
+            What is called like this model, see :class:`CompiledInference`. Its weights are a copy: compile
+            again after training.
 
         Raises:
             ValueError: no shape, or one that this model does not read.

@@ -1,4 +1,4 @@
-"""Compiled inference for shapes that are known beforehand: what `FastPixelBERT.compile_for_inference` gives."""
+"""Compiled inference for known shapes: what `FastPixelBERT.compile_for_inference` gives."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ from .pixelbert import PixelBERT, fills
 class CompiledInference:
     """Called like the model: ``forward``'s inputs, :class:`PixelBertOutput`, for the shapes it was made for.
 
-    Equivalent to ``model.eval()(...)`` under ``torch.no_grad()``, within rounding, whatever mode the model is in.
-    A call runs the cheapest shape it fits, filled up with what does not count; outputs are cut back to the call's
-    own sizes, and no later call overwrites them. Any thread may call.
+    Equivalent to ``model.eval()(...)`` under ``torch.no_grad()``, within rounding, whatever mode the model is
+    in. A call runs the cheapest shape it fits, filled up with what does not count; outputs are cut back to
+    the call's own sizes, and no later call overwrites them. Any thread may call.
 
-    It holds a COPY of the weights of the moment it was made: compile again after training. On a CPU each shape
-    holds them once more, laid out for its convolutions and matrix products.
+    It holds a COPY of the weights of the moment it was made: compile again after training. On a CPU each
+    shape holds them once more, laid out for its convolutions and matrix products.
 
-    On a CPU Inductor compiles each shape, weights frozen into it, for ``torch.get_num_threads()`` as it is then:
-    changed later, or another default dtype, makes the next call compile anew. On CUDA each shape is a CUDA graph of
-    compiled code, replayed on the caller's stream. Where ``torch.compile`` cannot run, the same computation runs
+    On a CPU Inductor compiles each shape, weights frozen into it, for ``torch.get_num_threads()`` as it is
+    then: changed later, it makes the next call compile anew. On CUDA each shape is a CUDA graph of compiled
+    code, replayed on the caller's stream. Where ``torch.compile`` cannot run, the same computation runs
     eagerly and a warning says so once.
 
     Places are drawn outside what was compiled, so no replay repeats a draw.
@@ -96,8 +96,8 @@ class CompiledInference:
 
         Raises:
             TypeError, ValueError, IndexError: as :meth:`PixelBERT.forward`.
-            ValueError: a call that fits no prepared shape (without ``fallback``), that brings `pixel_embeddings`, or
-                that asks for attention maps.
+            ValueError: a call that fits no prepared shape (without ``fallback``), that brings
+                `pixel_embeddings`, or that asks for attention maps.
         """
         if pixel_embeddings is not None or output_attentions:
             what = "gives no attention maps" if pixel_embeddings is None else "reads no pixel_embeddings"
@@ -117,8 +117,8 @@ class CompiledInference:
             if shape is None and not self.fallback:
                 prepared = "; ".join(map(str, self.shapes))
                 raise ValueError(
-                    f"no prepared shape fits {call}: prepare one that does, or compile with fallback=True; prepared: "
-                    f"{prepared}"
+                    f"no prepared shape fits {call}: prepare one that does, or compile with fallback=True; "
+                    f"prepared: {prepared}"
                 )
             run = self._graph if shape is None else self._runs[shape]
             shape = shape or call.own_shape()
@@ -183,7 +183,7 @@ def without_weights(model: PixelBERT) -> PixelBERT:
 
 @contextmanager
 def plainly(device: torch.device) -> Iterator[None]:
-    """Neither gradients, inference mode nor autocast, whatever the caller is in: compiled code depends on them."""
+    """No gradients, inference mode or autocast, whatever the caller is in: compiled code depends on them."""
     with (
         torch.inference_mode(False),
         torch.no_grad(),

@@ -68,7 +68,7 @@ class Call:
         return InferenceShape(images, height, width, *self.input_ids.shape, pixels, self.ragged, self.padded)
 
     def filling(self, shape: InferenceShape, grid: tuple[int, int]) -> dict[str, Tensor]:
-        """The inputs of ``InferenceGraph.forward`` at `shape`, whose pooled grid is `grid`, all of them new."""
+        """Inputs of ``InferenceGraph.forward`` at `shape`, whose pooled grid is `grid`; all new tensors."""
         device = self.pixel_values.device
         images, channels, height, width = self.pixel_values.shape
         pixels = self.pixel_values.new_empty((shape.images, channels, shape.height, shape.width))
@@ -118,7 +118,7 @@ class Call:
 
 
 def renumbered(places: Tensor, old: tuple[int, int], new: tuple[int, int]) -> Tensor:
-    """Places counted on the grid `new` in place of `old`; -1 stays -1, and what is no place of `old` is none."""
+    """Places of the grid `old` as `new` counts them; -1 stays, what is no place of `old` is none of `new`."""
     inside = (places >= 0) & (places < old[0] * old[1])
     moved = places // old[1] * new[1] + places % old[1]
     outside = torch.where(places == -1, -1, new[0] * new[1])

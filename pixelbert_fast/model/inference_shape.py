@@ -43,7 +43,7 @@ class InferenceShape:
         least = config.output_stride + 1
         if min(self.height, self.width) < least:
             raise ValueError(
-                f"InferenceShape: {self.height} x {self.width} is too small to give one pixel, each side needs "
+                f"InferenceShape: {self.height} x {self.width} is too small for one pixel: each side needs "
                 f"at least {least} px at output stride {config.output_stride}"
             )
         if self.words > config.max_position_embeddings:
@@ -61,13 +61,13 @@ class InferenceShape:
         words = f"{'up to ' if self.padded_text else ''}{self.words} words"
         pixels = "every pixel" if self.pixels is None else f"up to {self.pixels} pixels"
         return (
-            f"{self.images} images of {upto}{self.height} x {self.width}, {self.sequences} sequences of {words} "
-            f"and {pixels}"
+            f"{self.images} images of {upto}{self.height} x {self.width}, "
+            f"{self.sequences} sequences of {words} and {pixels}"
         )
 
 
 def example_inputs(shape: InferenceShape, dtype: torch.dtype, device: torch.device) -> dict[str, Tensor]:
-    """What :class:`InferenceGraph` reads of this shape, in its order; contiguous, and nothing it needs not."""
+    """What :class:`InferenceGraph` reads of this shape, contiguous; without the inputs it has no need of."""
 
     def zeros(*size: int) -> Tensor:
         return torch.zeros(size, dtype=torch.int64, device=device)
