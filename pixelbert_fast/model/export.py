@@ -8,14 +8,14 @@ its tuple; nothing fills a smaller call up (:class:`CompiledInference` does).
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from pathlib import Path
 
 import torch
 from torch import Tensor
 from torch.export import Dim, ExportedProgram
 
-from ..ops.arguments import described
+from ..ops.arguments import described, require_range
 from .compilation import can_compile
 from .inference_graph import InferenceGraph
 from .inference_shape import InferenceShape, example_inputs
@@ -24,6 +24,13 @@ from .pixelbert import PixelBERT
 
 DYNAMIC = ("sequences", "words")
 """The sizes that an exported program may leave open."""
+SIZES = {
+    "input_ids": ("sequences", "words"),
+    "attention_mask": ("sequences", "words"),
+    "image_index": ("sequences",),
+    "positions": ("sequences", None),
+}
+"""Where those sizes occur among the inputs."""
 
 
 def export_for_inference(
@@ -56,11 +63,12 @@ def trace(
     if wrong:
         raise ValueError(f"dynamic must name some of {', '.join(DYNAMIC)}, got {', '.join(sorted(wrong))}")
     inputs = example_inputs(shape, dtype, device)
-    sequences = Dim("sequences", min=1) if "sequences" in dynamic else Dim.STATIC
-    words = Dim("words", min=1, max=graph.embeddings.places.shape[0]) if "words" in dynamic else Dim.STATIC
-    rows = {"input_ids": (sequences, words), "attention_mask": (sequences, words)}
-    rows |= {"image_index": (sequences,), "positions": (sequences, Dim.STATIC)}
-    dims = {name: rows.get(name, (Dim.STATIC,) * value.dim()) for name, value in inputs.items()}
+    most = {"words": graph.embeddings.places.shape[0]}
+    open_sizes = {name: Dim(name, min=1, max=most.get(name)) for name in dynamic}
+    dims = {
+        name: tuple(open_sizes.get(size, Dim.STATIC) for size in SIZES.get(name, (None,) * value.dim()))
+        for name, value in inputs.items()
+    }
     return torch.export.export(graph.eval(), (), inputs, dynamic_shapes=dims if dynamic else None)
 
 
@@ -86,7 +94,7 @@ def save_package(
     if reason is not None:
         raise RuntimeError(f"save_package cannot compile: {reason}")
     program = export_for_inference(model, shape, dynamic=dynamic)
-    options: dict = {"aot_inductor.metadata": {"pixelbert_inputs": json.dumps(described_inputs(program))}}
+    options: dict = {"aot_inductor.metadata": {"pixelbert": json.dumps(contract(model, shape, dynamic))}}
     if model.device.type == "cpu":
         # The machine that loads it decides how many threads there are.
         options["cpp.dynamic_threads"] = True
@@ -96,72 +104,72 @@ def save_package(
     return Path(packed)
 
 
-def described_inputs(program: ExportedProgram) -> dict[str, dict]:
-    """Of each input by name its dtype, device, and sizes: a number, or "least" and "most"."""
-    bounds = {
-        str(symbol): (int(range_.lower), range_.upper) for symbol, range_ in program.range_constraints.items()
-    }
-
-    def size(value: int | torch.SymInt) -> list[int]:
-        if isinstance(value, int):
-            return [value, value]
-        least, most = bounds[str(value)]
-        return [least, min(int(most), 2**31 - 1) if most.is_Integer else 2**31 - 1]
-
-    found = {}
-    for node in program.graph.nodes:
-        if node.op == "placeholder" and node.name in program.graph_signature.user_inputs:
-            value = node.meta["val"]
-            found[node.name] = {
-                "dtype": str(value.dtype).removeprefix("torch."),
-                "device": value.device.type,
-                "sizes": [size(each) for each in value.shape],
-            }
-    return found
+def contract(model: PixelBERT, shape: InferenceShape, dynamic: Collection[str]) -> dict:
+    """What a package takes: of each input its dtype, device and sizes; an open size by its name, and its most."""
+    inputs = {}
+    for name, value in example_inputs(shape, model.dtype, model.device).items():
+        sizes = [
+            called if called in dynamic else size
+            for size, called in zip(value.shape, SIZES.get(name, (None,) * value.dim()), strict=True)
+        ]
+        dtype = str(value.dtype).removeprefix("torch.")
+        inputs[name] = {"dtype": dtype, "device": value.device.type, "sizes": sizes}
+    return {"inputs": inputs, "most_words": model.config.max_position_embeddings}
 
 
-def load_package(path: str | Path) -> Callable[..., PixelBertOutput]:
-    """What :func:`save_package` wrote, as a function of the same inputs by name.
-
-    It raises TypeError or ValueError where an input is missing, unknown, or not of the prepared dtype, device
-    and shape: compiled code itself does not look.
-    """
+def load_package(path: str | Path) -> Package:
+    """What :func:`save_package` wrote, as a function of the same inputs by name."""
     return Package(path)
 
 
 class Package:
-    """See :func:`load_package`. `inputs` says what it takes: dtype, device, and of each size the bounds."""
+    """See :func:`load_package`. `inputs` says what it takes: dtype, device and sizes."""
 
     def __init__(self, path: str | Path):
         self._run = torch._inductor.aoti_load_package(str(path))
-        self.inputs: dict[str, dict] = json.loads(self._run.get_metadata()["pixelbert_inputs"])
+        found = json.loads(self._run.get_metadata()["pixelbert"])
+        self.inputs: dict[str, dict] = found["inputs"]
+        self._most = {"words": found["most_words"]}
 
     def __call__(self, **inputs: Tensor) -> PixelBertOutput:
+        """Checks what compiled code does not look at, and runs it.
+
+        Raises:
+            TypeError: an input that is missing, unknown, or no tensor.
+            ValueError: one that is not of the prepared dtype, device and sizes.
+        """
         if inputs.keys() != self.inputs.keys():
             raise TypeError(
-                f"the package takes {', '.join(self.inputs)}, got {', '.join(inputs) or 'nothing'}"
+                f"the package takes {', '.join(self.inputs)}; got {', '.join(inputs) or 'nothing'}"
             )
-        for name, wanted in self.inputs.items():
-            self._require(name, inputs[name], wanted)
-        hidden, pooled, positions, mask = self._run(
-            **{name: value.contiguous() for name, value in inputs.items()}
-        )
+        sizes: dict[str, int] = {}
+        for name in self.inputs:
+            self._require(name, inputs[name], sizes)
+        images = self.inputs["pixel_values"]["sizes"][0]
+        require_range("package", "image_index", inputs["image_index"], 0, images, f"it reads {images} images")
+        flat = {name: value.contiguous() for name, value in inputs.items()}
+        hidden, pooled, positions, mask = self._run(**flat)
         return PixelBertOutput(
             last_hidden_state=hidden, pooler_output=pooled, positions=positions, pixel_mask=mask
         )
 
-    @staticmethod
-    def _require(name: str, value: Tensor, wanted: dict) -> None:
-        sizes = [str(low) if low == high else f"{low} .. {high}" for low, high in wanted["sizes"]]
-        expected = f"{wanted['dtype']} [{', '.join(sizes)}] on {wanted['device']}"
+    def _require(self, name: str, value: Tensor, sizes: dict[str, int]) -> None:
+        """Raises where `value` is not what the package takes; `sizes` collects the open ones."""
+        wanted = self.inputs[name]
+        expected = f"{wanted['dtype']} [{', '.join(map(str, wanted['sizes']))}] on {wanted['device']}"
         if not isinstance(value, Tensor):
             raise TypeError(f"{name} must be a tensor {expected}, got {described(value)}")
-        fits = len(sizes) == value.dim() and all(
-            low <= size <= high for size, (low, high) in zip(value.shape, wanted["sizes"], strict=True)
-        )
-        if (
-            not fits
-            or described(value).split()[0] != wanted["dtype"]
-            or value.device.type != wanted["device"]
-        ):
+        fits = value.dim() == len(wanted["sizes"]) and value.device.type == wanted["device"]
+        if not fits or str(value.dtype) != f"torch.{wanted['dtype']}":
             raise ValueError(f"{name} must be {expected}, got {described(value)}")
+        for got, size in zip(value.shape, wanted["sizes"], strict=True):
+            if isinstance(size, int):
+                if got != size:
+                    raise ValueError(f"{name} must be {expected}, got {described(value)}")
+            elif sizes.setdefault(size, got) != got:
+                raise ValueError(
+                    f"{name} must have {sizes[size]} {size} like input_ids, got {described(value)}"
+                )
+            elif not 1 <= got <= self._most.get(size, got):
+                most = self._most.get(size, "any")
+                raise ValueError(f"{name} must have 1 .. {most} {size}, got {described(value)}")
