@@ -105,7 +105,7 @@ def save_package(
 
 
 def contract(model: PixelBERT, shape: InferenceShape, dynamic: Collection[str]) -> dict:
-    """What a package takes: of each input its dtype, device and sizes; an open size by its name, and its most."""
+    """What a package takes: of each input its dtype, device and sizes, an open size by its name."""
     inputs = {}
     for name, value in example_inputs(shape, model.dtype, model.device).items():
         sizes = [
