@@ -168,6 +168,7 @@ def test_a_loaded_package_takes_every_open_size_and_either_layout(package):
         ({"positions": PLACES}, TypeError, "the package takes input_ids, pixel_values, image_index"),
         ({"attention_mask": MASK[:2]}, ValueError, "attention_mask must have 3 sequences like input_ids"),
         ({"attention_mask": MASK[:, :5]}, ValueError, "attention_mask must have 7 words like input_ids"),
+        ({"input_ids": text(3) + 50}, IndexError, "input_ids must lie in 0 .. 49"),
         ({"image_index": torch.tensor([0, 2, 1])}, IndexError, "image_index must lie in 0 .. 1"),
     ],
 )

@@ -277,6 +277,7 @@ def test_fallback_runs_what_was_not_prepared(eagerly):
         ({"pixel_values": None}, ValueError, "either pixel_values or pixel_embeddings"),
         ({"image_index": None}, ValueError, "image_index is needed"),
         ({"image_index": torch.tensor([0, 1, 2])}, IndexError, "image_index"),
+        ({"input_ids": text(3) + 50}, IndexError, "input_ids must lie in 0 .. 49"),
         ({"input_ids": text(3).float()}, TypeError, "input_ids must be an integer tensor"),
         ({"positions": torch.full((3, 1), 12)}, ValueError, "outside its image"),
         ({"positions": torch.full((3, 1), -2)}, ValueError, "outside its image"),

@@ -114,7 +114,8 @@ def contract(model: PixelBERT, shape: InferenceShape, dynamic: Collection[str]) 
         ]
         dtype = str(value.dtype).removeprefix("torch.")
         inputs[name] = {"dtype": dtype, "device": value.device.type, "sizes": sizes}
-    return {"inputs": inputs, "most_words": model.config.max_position_embeddings}
+    vocabulary = model.get_input_embeddings().num_embeddings
+    return {"inputs": inputs, "most_words": model.config.max_position_embeddings, "vocabulary": vocabulary}
 
 
 def load_package(path: str | Path) -> Package:
@@ -130,6 +131,7 @@ class Package:
         found = json.loads(self._run.get_metadata()["pixelbert"])
         self.inputs: dict[str, dict] = found["inputs"]
         self._most = {"words": found["most_words"]}
+        self._vocabulary: int = found["vocabulary"]
 
     def __call__(self, **inputs: Tensor) -> PixelBertOutput:
         """Checks what compiled code does not look at, and runs it.
@@ -137,6 +139,7 @@ class Package:
         Raises:
             TypeError: an input that is missing, unknown, or no tensor.
             ValueError: one that is not of the prepared dtype, device and sizes.
+            IndexError: an image or word piece that is not there (on a GPU only with ``PIXELBERT_FAST_CHECK=1``).
         """
         if inputs.keys() != self.inputs.keys():
             raise TypeError(
@@ -147,6 +150,8 @@ class Package:
             self._require(name, inputs[name], sizes)
         images = self.inputs["pixel_values"]["sizes"][0]
         require_range("package", "image_index", inputs["image_index"], 0, images, f"it reads {images} images")
+        known = self._vocabulary
+        require_range("package", "input_ids", inputs["input_ids"], 0, known, f"it knows {known} word pieces")
         flat = {name: value.contiguous() for name, value in inputs.items()}
         hidden, pooled, positions, mask = self._run(**flat)
         return PixelBertOutput(

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from ..ops.arguments import described, reads_values
+from ..ops.arguments import described, reads_values, require_range
 from .compilation import compiles_or_warns
 from .cuda_graph import CudaGraph
 from .export import trace
@@ -30,8 +30,9 @@ class CompiledInference:
     It holds a COPY of the weights of the moment it was made: compile again after training. On a CPU each
     shape holds them once more, laid out for its convolutions and matrix products.
 
-    On a CPU Inductor compiles each shape, weights frozen into it, for ``torch.get_num_threads()`` as it is
-    then: changed later, it makes the next call compile anew. On CUDA each shape is a CUDA graph of compiled
+    On a CPU Inductor compiles each shape, weights frozen into it, for torch's settings as they are then: the
+    number of threads, default dtype, deterministic algorithms or precision of matrix products, changed later,
+    make the next call compile anew. On CUDA each shape is a CUDA graph of compiled
     code, replayed on the caller's stream. Where ``torch.compile`` cannot run, the same computation runs
     eagerly and a warning says so once.
 
@@ -136,6 +137,9 @@ class CompiledInference:
                 f"pixel_values must be {name} [B, 3, H, W] on {self.device}, like the weights when they were "
                 f"compiled, got {described(pixel_values)}"
             )
+        # What compiled code does with a word that is not there is no error that a caller would understand.
+        vocabulary = self._graph.embeddings.words.shape[0]
+        require_range("forward", "input_ids", asked.input_ids, 0, vocabulary, f"{vocabulary} word pieces")
         valid_grid, grid = rules.grids(pixel_values, pixel_size)
         valid_grid = valid_grid[asked.image_index.to(self.device)]
         places = asked.positions
