@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from .data.processor import PixelBertProcessor as PixelBertProcessor
     from .model import AttentionRequest as AttentionRequest
     from .model import FastPixelBERT as FastPixelBERT
+    from .model import InferenceShape as InferenceShape
     from .model import PixelBERT as PixelBERT
     from .model import PixelBertConfig as PixelBertConfig
     from .model import PixelBertForPreTraining as PixelBertForPreTraining
@@ -29,6 +30,7 @@ _HOMES = {
     "FastPixelBERT": ".model",
     "PixelBertForPreTraining": ".model",
     "AttentionRequest": ".model",
+    "InferenceShape": ".model",
     "PixelBertProcessor": ".data.processor",
 }
 _MODULES = ("ops",)

@@ -15,6 +15,7 @@ NAMES = {
     "PixelBERT": "pixelbert_fast.model",
     "PixelBertForPreTraining": "pixelbert_fast.model",
     "AttentionRequest": "pixelbert_fast.model",
+    "InferenceShape": "pixelbert_fast.model",
     "PixelBertProcessor": "pixelbert_fast.data.processor",
 }
 

@@ -49,6 +49,43 @@ def test_the_examples_of_the_models_run_one_after_another(
     assert [one.shape for one in pooled.attentions] == [(3, 2, 1, length)]
 
 
+def demo_examples() -> list[str]:
+    return [
+        code
+        for code in re.findall(r"```python\n(.*?)```", README, re.S)
+        if "demo/checkpoint" in code or "compile_for_inference" in code
+    ]
+
+
+def test_the_fast_and_compiled_examples_agree_with_the_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The compiler has tests of its own; shapes are prepared and called here without it.
+    monkeypatch.setattr("pixelbert_fast.model.inference.compiles_or_warns", lambda device, what: False)
+    save_demo_checkpoint(tmp_path / "runs" / "demo" / "checkpoint")
+    for name, size in (("a.jpg", (96, 120, 3)), ("b.jpg", (140, 96, 3))):
+        Image.fromarray(np.full(size, 127, np.uint8)).save(tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    space: dict = {}
+    for example in demo_examples()[:3]:
+        exec(example, space)
+    assert type(space["compiled"]).__name__ == "CompiledInference"
+    # Float32 sums in another order: what a drop-in promises.
+    for name in ("last_hidden_state", "pooler_output"):
+        assert np.allclose(space["same"][name], space["outputs"][name], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.slow
+def test_the_deploy_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save_demo_checkpoint(tmp_path / "runs" / "demo" / "checkpoint")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "inductor"))
+    space: dict = {}
+    (example,) = [code for code in demo_examples() if "save_package" in code]
+    exec(example, space)
+    assert space["outputs"].pooler_output.shape == (2, 128)
+
+
 def test_the_weights_example_names_what_exists() -> None:
     example = next(code for code in re.findall(r"```python\n(.*?)```", README, re.S) if "load_bert" in code)
     imports = [line for line in example.splitlines() if line.startswith("from ")]

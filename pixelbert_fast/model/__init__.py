@@ -5,6 +5,7 @@ from transformers import AutoConfig, AutoModel, AutoModelForPreTraining
 from .attention import AttentionRequest
 from .config import PixelBertConfig
 from .fast import FastPixelBERT
+from .inference_shape import InferenceShape
 from .outputs import PixelBertForPreTrainingOutput, PixelBertOutput, PixelEmbeddings
 from .pixelbert import PixelBERT
 from .pretraining import PixelBertForPreTraining
@@ -16,6 +17,7 @@ AutoModelForPreTraining.register(PixelBertConfig, PixelBertForPreTraining, exist
 __all__ = [
     "AttentionRequest",
     "FastPixelBERT",
+    "InferenceShape",
     "PixelBERT",
     "PixelBertConfig",
     "PixelBertForPreTraining",

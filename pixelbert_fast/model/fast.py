@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -13,6 +16,10 @@ from .fast_encoder import encode_packed, packed_layer
 from .outputs import PixelBertOutput, Tokens
 from .packing import Packing
 from .pixelbert import PixelBERT, fills
+
+if TYPE_CHECKING:
+    from .inference import CompiledInference
+    from .inference_shape import InferenceShape
 
 
 class FastPixelBERT(PixelBERT):
@@ -60,6 +67,30 @@ class FastPixelBERT(PixelBERT):
         packing = Packing(tokens.mask)
         hidden, attentions = self.run_layers(tokens, packing, None, asked)
         return packing.unpack(hidden), attentions
+
+    def compile_for_inference(
+        self, shapes: Iterable[InferenceShape], *, sample: bool = False, fallback: bool = False
+    ) -> CompiledInference:
+        """This model as it is now, in evaluation mode, compiled ahead of time for `shapes`.
+
+        Args:
+            shapes: what to prepare; a call runs the cheapest that it fits. Each takes about half a minute to
+                compile at the size of "r50".
+            sample: whether a call without `positions` reads ``config.sampled_pixels`` drawn places, as in
+                training mode, rather than all; then shapes need ``pixels``.
+            fallback: whether a call that fits no shape runs eagerly, on the same copy of the weights, rather
+                than raise ValueError.
+
+        Returns:
+            What is called like this model, see :class:`CompiledInference`. Its weights are a copy: compile
+            again after training.
+
+        Raises:
+            ValueError: no shape, or one that this model does not read.
+        """
+        from .inference import CompiledInference  # the compiler's machinery, only for who asks
+
+        return CompiledInference(self, shapes, sample=sample, fallback=fallback)
 
     def encode_rows(self, tokens: Tokens, wanted: Tensor) -> Tensor:
         """The last hidden state at some word pieces only; the last layer computes no other.
