@@ -14,6 +14,15 @@ from tests.small_models import INDEX, MASK, PLACES, SIZES, config, gradients, im
 LABELS = torch.tensor([[-100, 7, -100, 9, -100, -100, -100]] * 2 + [[-100, -100, 8, 8, -100, -100, -100]])
 
 
+# How far apart outputs and gradients of the same sums in another order may lie, relative to all of them: a
+# few times what rounding was found to make of them on a CPU, of half precision's against float32's.
+ROUNDING = {
+    torch.float32: (1e-5, 1e-4),
+    torch.bfloat16: (0.03, 0.2),
+    torch.float16: (0.01, 0.1),
+}
+
+
 def settings(**more):
     """Heads of 64, which Flash takes, and no dropout unless it is asked for."""
     still = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
@@ -93,8 +102,7 @@ def check_float32(device, norm, task, sizes=False):
     found, got = trained(fast, given)
     for one, other in zip(found, expected, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)  # what a drop-in promises
-    # Relative to all gradients together: ten times the outputs', since each sums over all rows and places.
-    assert distance(got, wanted) < 1e-3
+    assert distance(got, wanted) < ROUNDING[torch.float32][1]
 
 
 def check_half(device, dtype, norm, task):
@@ -131,8 +139,8 @@ def check_curve(device, norm, steps=20):
         curves.append(torch.stack(curve).cpu())
     expected, found = curves
     assert expected[-5:].mean() < expected[:5].mean()
-    # Each step multiplies the difference of 1e-7 that rounding makes; a wrong term of a hundredth shows.
-    torch.testing.assert_close(found, expected, rtol=5e-3, atol=5e-3)
+    # Rounding makes 2e-7 on a CPU; other kernels add up in more orders, and a wrong term shows far above.
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
 
 def check_dropout(device, dtype):
@@ -146,11 +154,11 @@ def check_dropout(device, dtype):
         torch.manual_seed(seed)
         results.append(trained(model, inputs(device, dtype)))
     (out, got), *others = results
+    near, near_gradients = ROUNDING[dtype]
     for other, wanted in others[:2]:
-        assert distance(other, out) < 1e-6  # no kernel of the forward adds up in a varying order
-        # A backward may add up with atomics, in another order each time, and rounds what it sums.
-        assert distance(wanted, got) < 4 * torch.finfo(dtype).eps
+        assert distance(other, out) < near and distance(wanted, got) < near_gradients
     assert distance(others[2][0], out) > 0.05
+    assert distance(others[2][1], got) > 2 * near_gradients
 
 
 def check_dropout_of_forward_and_backward_agree(device, dtype, name):
@@ -185,10 +193,9 @@ def check_compiled(device, dtype, backend):
     found = [out.last_hidden_state.float(), out.pooler_output.float()]
     model.zero_grad()
     projected(*found).backward()
-    # Fused operations round less often, and never more than a few times otherwise.
-    bound = 16 * torch.finfo(dtype).eps
-    assert distance([value.detach() for value in found], expected) < bound
-    assert distance(gradients(model), wanted) < bound
+    near, near_gradients = ROUNDING[dtype]
+    assert distance(found, expected) < near
+    assert distance(gradients(model), wanted) < near_gradients
 
 
 def sampled_embedding(model, features, valid_grid, grid, image_index, seed, keys):

@@ -27,9 +27,15 @@ HEAD = 64
 def exact_float32(monkeypatch):
     """No TF32, of which a float32 rounds off 13 bits; and no engine refused before."""
     monkeypatch.setattr(fused_convolution, "_refused", set())
-    with torch.backends.cudnn.flags(allow_tf32=False):
-        monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", False)
-        yield
+    # Neither `cudnn.flags`, which switches cuDNN off where it is not told otherwise, nor monkeypatch, which
+    # cannot restore an attribute of these modules.
+    places = (torch.backends.cuda.matmul, torch.backends.cudnn)
+    kept = [place.allow_tf32 for place in places]
+    for place in places:
+        place.allow_tf32 = False
+    yield
+    for place, value in zip(places, kept, strict=True):
+        place.allow_tf32 = value
 
 
 def flash(dtype: torch.dtype) -> str:

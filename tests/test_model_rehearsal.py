@@ -56,3 +56,16 @@ def test_dropout(kernels, dtype):
 
 def test_compiled(kernels):
     model_checks.check_compiled("cpu", torch.float32, "aot_eager")
+
+
+def test_sampled_embedding():
+    """What the CUDA graph captures is what the model does."""
+    model = model_checks.models("cpu", norm="frozen")[1].train()
+    given = model_checks.inputs("cpu", positions=None)
+    pixels, index, keys = given["pixel_values"], given["image_index"], torch.tensor([4, 2, 9])
+    tokens = model.embed(**given, seed=7, sample_keys=keys)
+    valid_grid, grid = model.grids(pixels, None)
+    features = model.run_backbone(pixels, None)
+    seed = torch.tensor(7)
+    found = model_checks.sampled_embedding(model, features, valid_grid, grid, index, seed, keys)
+    assert torch.equal(found[0], tokens.positions) and torch.equal(found[1], tokens.pixels)
