@@ -282,6 +282,21 @@ def test_the_backbone_is_one_graph(cudnn, monkeypatch, fuses):
     assert bool(cudnn) == fuses
 
 
+def test_an_exported_backbone_needs_no_operator_of_this_package(cudnn):
+    class Backbone(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.model = FastPixelBERT(config(norm="frozen")).eval()
+
+        def forward(self, pixel_values):
+            return self.model.run_backbone(pixel_values, None)
+
+    program = torch.export.export(Backbone(), (images(),))
+    operators = {str(node.target) for node in program.graph.nodes if node.op == "call_function"}
+    assert any("conv2d" in name for name in operators)
+    assert not any("pixelbert_fast" in name for name in operators)
+
+
 def test_a_cpu_takes_no_fused_convolution(monkeypatch):
     monkeypatch.setattr(fused_convolution, "fused", None)
     model = FastPixelBERT(config(norm="frozen"))

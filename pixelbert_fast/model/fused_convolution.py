@@ -47,7 +47,8 @@ def convolution_relu(
         ``[B, D, h, w]``; channels_last where cuDNN ran.
     """
     dtype = autocast_dtype(x)
-    if not fuses(x.device.type, dtype, tuple(weight.shape[2:]), groups):
+    # An exported program runs where this package, whose operator the fused one is, may be absent.
+    if torch.compiler.is_exporting() or not fuses(x.device.type, dtype, tuple(weight.shape[2:]), groups):
         return unfused(x, weight, bias, residual, stride, padding, dilation, groups)
     x, weight, bias = x.to(dtype), weight.to(dtype), bias.to(dtype)
     residual = None if residual is None else residual.to(dtype)
