@@ -11,6 +11,7 @@ from torch.utils.checkpoint import checkpoint
 from pixelbert_fast import FastPixelBERT
 from pixelbert_fast.model import fast_backbone, fused_convolution
 from pixelbert_fast.model.fused_convolution import convolution_relu, why_not_fused
+from tests.cudnn_emulation import emulated_cudnn
 from tests.small_models import SIZES, assert_same_gradients, config, gradients, images, pair, projected
 
 LAST = torch.channels_last
@@ -28,33 +29,11 @@ CASES = {
 
 @pytest.fixture
 def cudnn(monkeypatch):
-    """cuDNN's operators on a CPU, as PyTorch declares them; yields the names of those that ran."""
-    ran = []
-
-    def checked(x, weight, bias, stride, padding, dilation, groups):
-        assert x.dtype == weight.dtype == bias.dtype and bias.dim() == 1 and bias.is_contiguous()
-        assert weight.shape[:2] == (len(bias), x.shape[1] // groups)
-        out = F.conv2d(x, weight, bias, stride, padding, dilation, groups)
-        last = any(t.is_contiguous(memory_format=LAST) and not t.is_contiguous() for t in (x, weight))
-        return out.contiguous(memory_format=LAST if last else torch.contiguous_format)
-
-    def relu(x, weight, bias, *geometry):
-        ran.append("relu")
-        return checked(x, weight, bias, *geometry).relu()
-
-    def add_relu(x, weight, residual, alpha, bias, *geometry):
-        ran.append("add_relu")
-        out = checked(x, weight, bias, *geometry)
-        assert residual.dtype == x.dtype and residual.shape == out.shape and alpha == 1
-        return (out + residual).relu()
-
+    """Every convolution is fused, by emulated operators; yields the names of those that ran."""
     monkeypatch.setattr(fused_convolution, "why_not_fused", lambda *_: None)
     monkeypatch.setattr(fused_convolution, "_refused", set())
-    library = torch.library.Library("aten", "IMPL")
-    library.impl("cudnn_convolution_relu", relu, "CPU")
-    library.impl("cudnn_convolution_add_relu", add_relu, "CPU")
-    yield ran
-    library._destroy()
+    with emulated_cudnn() as ran:
+        yield ran
 
 
 def operands(case, dtype=torch.float64, layout=LAST):
@@ -289,6 +268,34 @@ def test_the_backbone_over_it(cudnn, monkeypatch, backbone, sizes, checkpoints):
     assert len(folds) == convolutions + again
     downsamples = sum(block.downsample is not None for stage in fast.backbone.stages() for block in stage)
     assert len(cudnn) == len(folds) - downsamples * (1 + checkpoints)
+
+
+@pytest.mark.parametrize("fuses", [False, True])
+def test_the_backbone_is_one_graph(cudnn, monkeypatch, fuses):
+    reason = None if fuses else "asked for by the test"
+    monkeypatch.setattr(fused_convolution, "why_not_fused", lambda *_: reason)
+    model = pair(config(norm="frozen"))[1].train()
+    torch._dynamo.reset()
+    compiled = torch.compile(model.run_backbone, backend="aot_eager", fullgraph=True)
+    found, expected = (run(images(), None) for run in (compiled, model.run_backbone))
+    # Float32 values of order 1 after sums of some hundred terms in another order.
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+    assert bool(cudnn) == fuses
+
+
+def test_an_exported_backbone_needs_no_operator_of_this_package(cudnn):
+    class Backbone(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.model = FastPixelBERT(config(norm="frozen")).eval()
+
+        def forward(self, pixel_values):
+            return self.model.run_backbone(pixel_values, None)
+
+    program = torch.export.export(Backbone(), (images(),))
+    operators = {str(node.target) for node in program.graph.nodes if node.op == "call_function"}
+    assert any("conv2d" in name for name in operators)
+    assert not any("pixelbert_fast" in name for name in operators)
 
 
 def test_a_cpu_takes_no_fused_convolution(monkeypatch):

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from pixelbert_fast.model import packed_attention
+from pixelbert_fast.model.fast_encoder import compute_layer
 from pixelbert_fast.model.packed_attention import IMPLEMENTATIONS, attend, choose, why_not_varlen
 from pixelbert_fast.model.packing import Packing, Spans
 from tests.flash_emulation import emulated_flash
@@ -269,6 +270,22 @@ def test_few_rows_of_the_model_over_each(implementation):
     torch.testing.assert_close(found.mlm_logits, expected.mlm_logits, rtol=1e-11, atol=1e-11)
     torch.testing.assert_close(found.itm_logits, expected.itm_logits, rtol=1e-11, atol=1e-11)
     assert_same_gradients(got, wanted, 1e-8)
+
+
+def test_a_layer_is_one_graph(implementation):
+    """What a model compiles by layer; other lengths may be another graph, but never a broken one."""
+    model = pair(config())[1].eval()
+    torch._dynamo.reset()
+    compiled = torch.compile(compute_layer, backend="aot_eager", fullgraph=True)
+    for lengths in ([7, 4, 2], [3, 6, 0]):
+        packing = packing_of(lengths)
+        hidden = torch.randn(len(packing.rows), 32)
+        some = torch.zeros(packing.shape, dtype=torch.bool).flatten()
+        some[packing.rows[::4]] = True
+        for wanted in (None, packing.among_rows(some.unflatten(0, packing.shape))):
+            arguments = (model.encoder.layer[0], hidden, packing, wanted)
+            # Float32 values of order 1 after sums of 64 terms in another order.
+            torch.testing.assert_close(compiled(*arguments), compute_layer(*arguments), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("layers", [2, 5])

@@ -47,9 +47,8 @@ def convolution_relu(
         ``[B, D, h, w]``; channels_last where cuDNN ran.
     """
     dtype = autocast_dtype(x)
-    reason = why_not_fused(x.device.type, dtype, tuple(weight.shape[2:]), groups)
-    if reason is not None:
-        _say_once(reason)
+    # An exported program runs where this package, whose operator the fused one is, may be absent.
+    if torch.compiler.is_exporting() or not fuses(x.device.type, dtype, tuple(weight.shape[2:]), groups):
         return unfused(x, weight, bias, residual, stride, padding, dilation, groups)
     x, weight, bias = x.to(dtype), weight.to(dtype), bias.to(dtype)
     residual = None if residual is None else residual.to(dtype)
@@ -89,16 +88,21 @@ def why_not_fused(device_type: str, dtype: torch.dtype, kernel: tuple[int, int],
     return None
 
 
+def fuses(device_type: str, dtype: torch.dtype, kernel: tuple[int, int], groups: int) -> bool:
+    """Whether cuDNN's fused convolution is used."""
+    reason = why_not_fused(device_type, dtype, kernel, groups)
+    if reason is not None:
+        _say_once(reason)
+    return reason is None
+
+
 # As in ops/backends.py: decided in Python while a graph is traced.
-why_not_fused._dynamo_marked_constant = True
+fuses._dynamo_marked_constant = True
 
 
 @cache
 def _say_once(reason: str) -> None:
     _logger.debug("a convolution runs unfused: %s", reason)
-
-
-_say_once._dynamo_marked_constant = True
 
 
 @torch.library.custom_op(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cached_property
-
 import torch
 from torch import Tensor
 
@@ -21,21 +19,28 @@ class Spans:
         self.starts = starts
         self.lengths = lengths
         self.longest = max(lengths, default=0)
+        # Not `functools.cached_property`: in Python 3.11 it takes a lock, which torch.compile cannot.
+        self._places: Tensor | None = None
+        self._readable: Tensor | None = None
 
-    @cached_property
+    @property
     def places(self) -> Tensor:
         """``[N]`` int64: where each row lies among ``S * longest`` padded ones."""
-        rows = sum(self.lengths)
-        first = torch.arange(len(self.lengths), device=self.starts.device) * self.longest - self.starts[:-1]
-        moved = first.repeat_interleave(self.starts.diff(), output_size=rows)
-        return torch.arange(rows, device=self.starts.device) + moved
+        if self._places is None:
+            rows, device = sum(self.lengths), self.starts.device
+            first = torch.arange(len(self.lengths), device=device) * self.longest - self.starts[:-1]
+            moved = first.repeat_interleave(self.starts.diff(), output_size=rows)
+            self._places = torch.arange(rows, device=device) + moved
+        return self._places
 
-    @cached_property
+    @property
     def readable(self) -> Tensor:
         """``[S, longest]`` bool, True on rows, and all over a sequence of none: no softmax over nothing."""
-        lengths = self.starts.diff()[:, None]
-        column = torch.arange(self.longest, device=self.starts.device)
-        return (column < lengths) | (lengths == 0)
+        if self._readable is None:
+            lengths = self.starts.diff()[:, None]
+            column = torch.arange(self.longest, device=self.starts.device)
+            self._readable = (column < lengths) | (lengths == 0)
+        return self._readable
 
     def pad(self, packed: Tensor) -> Tensor:
         """``[N, ...]`` -> ``[S, longest, ...]``, zeros in the padding."""
@@ -74,7 +79,9 @@ class Packing:
 
     def among_rows(self, wanted: Tensor) -> Tensor:
         """Numbers of the packed rows at the True places of `wanted` ``[S, L]``; none may be padding."""
-        return wanted.flatten().index_select(0, self.rows).nonzero()[:, 0]
+        rows = wanted.flatten().index_select(0, self.rows).nonzero()[:, 0]
+        self.spans_among(rows)  # now, and not in a layer, which may be compiled
+        return rows
 
     def spans_among(self, rows: Tensor) -> Spans:
         """How some packed rows, ``[M]`` int64 and ascending, divide; counted once for one tensor of them."""
