@@ -25,19 +25,24 @@ def save_demo_checkpoint(directory: Path) -> None:
     PixelBertProcessor(images, tokenizer).save_pretrained(directory)
 
 
+def model_examples() -> list[str]:
+    """Those that go on from the demo's checkpoint, in order; the last one deploys."""
+    marks = ("demo/checkpoint", "AttentionRequest", "compile_for_inference")
+    examples = re.findall(r"```python\n(.*?)```", README, re.S)
+    return [code for code in examples if any(mark in code for mark in marks)]
+
+
 def test_the_examples_of_the_models_run_one_after_another(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # The compiler has tests of its own; shapes are prepared and called here without it.
+    monkeypatch.setattr("pixelbert_fast.model.inference.compiles_or_warns", lambda device, what: False)
     save_demo_checkpoint(tmp_path / "runs" / "demo" / "checkpoint")
     for name, size in (("a.jpg", (96, 120, 3)), ("b.jpg", (140, 96, 3))):
         Image.fromarray(np.full(size, 127, np.uint8)).save(tmp_path / name)
     monkeypatch.chdir(tmp_path)
-    examples = [
-        code
-        for code in re.findall(r"```python\n(.*?)```", README, re.S)
-        if "demo/checkpoint" in code or "AttentionRequest" in code
-    ]
-    assert len(examples) == 3
+    *examples, deploys = model_examples()
+    assert len(examples) == 4 and "save_package" in deploys
     space: dict = {}
     for example in examples:
         exec(example, space)
@@ -47,32 +52,10 @@ def test_the_examples_of_the_models_run_one_after_another(
     assert outputs.pooler_output.shape == pooled.pooler_output.shape == (3, 128)
     assert outputs.last_hidden_state.shape == (sentences, length, 128)
     assert [one.shape for one in pooled.attentions] == [(3, 2, 1, length)]
-
-
-def demo_examples() -> list[str]:
-    return [
-        code
-        for code in re.findall(r"```python\n(.*?)```", README, re.S)
-        if "demo/checkpoint" in code or "compile_for_inference" in code
-    ]
-
-
-def test_the_fast_and_compiled_examples_agree_with_the_first(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # The compiler has tests of its own; shapes are prepared and called here without it.
-    monkeypatch.setattr("pixelbert_fast.model.inference.compiles_or_warns", lambda device, what: False)
-    save_demo_checkpoint(tmp_path / "runs" / "demo" / "checkpoint")
-    for name, size in (("a.jpg", (96, 120, 3)), ("b.jpg", (140, 96, 3))):
-        Image.fromarray(np.full(size, 127, np.uint8)).save(tmp_path / name)
-    monkeypatch.chdir(tmp_path)
-    space: dict = {}
-    for example in demo_examples()[:3]:
-        exec(example, space)
     assert type(space["compiled"]).__name__ == "CompiledInference"
     # Float32 sums in another order: what a drop-in promises.
     for name in ("last_hidden_state", "pooler_output"):
-        assert np.allclose(space["same"][name], space["outputs"][name], rtol=1e-4, atol=1e-4)
+        assert np.allclose(space["same"][name], outputs[name], rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.slow
@@ -81,8 +64,7 @@ def test_the_deploy_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "inductor"))
     space: dict = {}
-    (example,) = [code for code in demo_examples() if "save_package" in code]
-    exec(example, space)
+    exec(model_examples()[-1], space)
     assert space["outputs"].pooler_output.shape == (2, 128)
 
 
