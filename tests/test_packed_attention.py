@@ -10,6 +10,7 @@ from pixelbert_fast.model import packed_attention
 from pixelbert_fast.model.fast_encoder import compute_layer
 from pixelbert_fast.model.packed_attention import IMPLEMENTATIONS, attend, choose, why_not_varlen
 from pixelbert_fast.model.packing import Packing, Spans
+from pixelbert_fast.model.regions import EAGER
 from tests.flash_emulation import emulated_flash
 from tests.small_models import (
     INDEX,
@@ -283,7 +284,7 @@ def test_a_layer_is_one_graph(implementation):
         some = torch.zeros(packing.shape, dtype=torch.bool).flatten()
         some[packing.rows[::4]] = True
         for wanted in (None, packing.among_rows(some.unflatten(0, packing.shape))):
-            arguments = (model.encoder.layer[0], hidden, packing, wanted)
+            arguments = (model.encoder.layer[0], EAGER, hidden, packing, wanted)
             # Float32 values of order 1 after sums of 64 terms in another order.
             torch.testing.assert_close(compiled(*arguments), compute_layer(*arguments), rtol=1e-5, atol=1e-5)
 

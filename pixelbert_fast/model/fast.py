@@ -10,12 +10,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .attention import AttentionRequest, PackedAttentionMaps, maps_asked
+from .compilation import compiles_or_warns
 from .config import PixelBertConfig
 from .fast_backbone import run_fast
 from .fast_encoder import encode_packed, packed_layer
 from .outputs import PixelBertOutput, Tokens
 from .packing import Packing
 from .pixelbert import PixelBERT, fills
+from .regions import EAGER, compiled
 
 if TYPE_CHECKING:
     from .inference import CompiledInference
@@ -31,13 +33,30 @@ class FastPixelBERT(PixelBERT):
     """
 
     backend = None  # the fastest that can run
+    regions = EAGER
 
     def __init__(self, config: PixelBertConfig):
         super().__init__(config)
         self.backbone.to(memory_format=torch.channels_last)
 
+    def compile_regions(self) -> bool:
+        """From now on fuse what stands between convolutions, and after attention, with ``torch.compile``.
+
+        The pieces that repeat are compiled, once for all layers and batch sizes: some ten seconds in all, at
+        the first step. On a CPU this gains nothing (docs/results/model-speed.md).
+
+        Returns:
+            whether they are compiled. Where ``torch.compile`` cannot run it is False, a warning says so once,
+            and the model goes on as before.
+        """
+        possible = compiles_or_warns(self.device, "FastPixelBERT.compile_regions")
+        self.regions = compiled() if possible else EAGER
+        return possible
+
     def run_backbone(self, pixel_values: Tensor, pixel_size: Tensor | None) -> Tensor:
-        return run_fast(self.backbone, pixel_values, None if fills(pixel_size, pixel_values) else pixel_size)
+        return run_fast(
+            self.backbone, pixel_values, None if fills(pixel_size, pixel_values) else pixel_size, self.regions
+        )
 
     def pool(
         self,
@@ -112,11 +131,13 @@ class FastPixelBERT(PixelBERT):
         if wanted is not None:
             rows = packing.among_rows(F.pad(wanted, (0, tokens.pixels.shape[1])))
         if not asked:
-            return encode_packed(layers, hidden, packing, rows), None
+            return encode_packed(layers, hidden, packing, rows, self.regions), None
         maps = PackedAttentionMaps(asked, self.encoder, tokens.mask, packing)
         for number, layer in enumerate(layers):
             maps.read(number, hidden)
-            hidden = packed_layer(layer, hidden, packing, rows if number == len(layers) - 1 else None)
+            hidden = packed_layer(
+                layer, hidden, packing, rows if number == len(layers) - 1 else None, self.regions
+            )
         return hidden, maps.result()
 
     def pool_first(self, first: Tensor, read: Tensor) -> Tensor:

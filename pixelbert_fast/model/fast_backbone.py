@@ -17,29 +17,34 @@ from ..ops.affine_relu import affine_relu_, runs_natively, wide
 from .backbone import Block, Extent, ResNet, checkpointed
 from .fused_convolution import convolution_relu
 from .norm import FrozenBatchNorm2d
+from .regions import EAGER, Regions
 
 
-def run_fast(backbone: ResNet, pixel_values: Tensor, pixel_size: Tensor | None) -> Tensor:
+def run_fast(
+    backbone: ResNet, pixel_values: Tensor, pixel_size: Tensor | None, regions: Regions = EAGER
+) -> Tensor:
     """What ``backbone(pixel_values, pixel_size)`` gives, channels_last."""
     extent = Extent(None if pixel_size is None else pixel_size.long())
     x = extent.clear(channels_last(pixel_values))
     extent = extent.after(backbone.conv1)
-    x = extent.clear(convolve_relu(backbone.conv1, backbone.bn1, x, extent))
+    x = extent.clear(convolve_relu(backbone.conv1, backbone.bn1, x, extent, regions))
     extent = extent.after(backbone.maxpool)
     x = extent.clear(backbone.maxpool(x))
     for stage in backbone.stages():
-        x, extent = run_stage(backbone, stage, x, extent)
+        x, extent = run_stage(backbone, stage, x, extent, regions)
     return x
 
 
-def run_stage(backbone: ResNet, stage: nn.ModuleList, x: Tensor, extent: Extent) -> tuple[Tensor, Extent]:
+def run_stage(
+    backbone: ResNet, stage: nn.ModuleList, x: Tensor, extent: Extent, regions: Regions
+) -> tuple[Tensor, Extent]:
     after = extent
 
     def run(x: Tensor) -> Tensor:
         nonlocal after
         after = extent
         for block in stage:
-            x, after = run_block(block, x, after)
+            x, after = run_block(block, x, after, regions)
         return x
 
     if backbone.gradient_checkpointing and backbone.training and torch.is_grad_enabled():
@@ -47,12 +52,12 @@ def run_stage(backbone: ResNet, stage: nn.ModuleList, x: Tensor, extent: Extent)
     return run(x), after
 
 
-def run_block(block: Block, x: Tensor, extent: Extent) -> tuple[Tensor, Extent]:
+def run_block(block: Block, x: Tensor, extent: Extent, regions: Regions) -> tuple[Tensor, Extent]:
     start, inner = x, extent
     for number, (conv, norm) in enumerate(block.convolutions(), start=1):
         inner = inner.after(conv)
         shortcut = (start, block.downsample) if number == block.depth else (None, None)
-        x = inner.clear(convolve_relu(conv, norm, x, inner, *shortcut))
+        x = inner.clear(convolve_relu(conv, norm, x, inner, regions, *shortcut))
     return x, inner
 
 
@@ -61,15 +66,20 @@ def convolve_relu(
     norm: nn.Module,
     x: Tensor,
     after: Extent,
+    regions: Regions,
     start: Tensor | None = None,
     downsample: nn.Sequential | None = None,
 ) -> Tensor:
     """``relu(norm(conv(x)) + shortcut)``; the shortcut is `start`, or `downsample` of it, or none."""
     if not isinstance(norm, FrozenBatchNorm2d):
-        x = normed(conv, norm, x, after)
-        if start is not None:
-            x = x.add_(start if downsample is None else normed(*downsample, start, after))
-        return x.relu_()
+        if downsample is not None:
+            start = normed(*downsample, start, after)
+        x = conv(x)
+        mask = after.mask(x)
+        if mask is None and not norm.synchronised:
+            return regions.norm_relu(x, start, *norm.arguments())
+        x = norm(x, mask)
+        return (x if start is None else x.add_(start)).relu_()
     if in_one_pass(x):
         values = channels_last(conv(x))
         scale, shift = norm.affine(wide(values.dtype))

@@ -13,10 +13,15 @@ from torch import Tensor, nn
 
 from .packed_attention import attend
 from .packing import Packing
+from .regions import EAGER, Regions
 
 
 def encode_packed(
-    layers: nn.ModuleList, hidden: Tensor, packing: Packing, wanted: Tensor | None = None
+    layers: nn.ModuleList,
+    hidden: Tensor,
+    packing: Packing,
+    wanted: Tensor | None = None,
+    regions: Regions = EAGER,
 ) -> Tensor:
     """The encoder over packed rows ``[N, D]``.
 
@@ -28,21 +33,26 @@ def encode_packed(
         ``[N, D]``, or ``[M, D]``.
     """
     for number, layer in enumerate(layers, start=1):
-        hidden = packed_layer(layer, hidden, packing, wanted if number == len(layers) else None)
+        hidden = packed_layer(layer, hidden, packing, wanted if number == len(layers) else None, regions)
     return hidden
 
 
-def packed_layer(layer: nn.Module, hidden: Tensor, packing: Packing, wanted: Tensor | None) -> Tensor:
+def packed_layer(
+    layer: nn.Module, hidden: Tensor, packing: Packing, wanted: Tensor | None, regions: Regions = EAGER
+) -> Tensor:
     """One transformers ``BertLayer`` over packed rows; with `wanted`, for those rows alone.
 
     With gradient checkpointing its activations are computed again in the backward, as the module's own are.
     """
     if layer.gradient_checkpointing and layer.training and torch.is_grad_enabled():
-        return layer._gradient_checkpointing_func(partial(compute_layer, layer), hidden, packing, wanted)
-    return compute_layer(layer, hidden, packing, wanted)
+        compute = partial(compute_layer, layer, regions)
+        return layer._gradient_checkpointing_func(compute, hidden, packing, wanted)
+    return compute_layer(layer, regions, hidden, packing, wanted)
 
 
-def compute_layer(layer: nn.Module, hidden: Tensor, packing: Packing, wanted: Tensor | None) -> Tensor:
+def compute_layer(
+    layer: nn.Module, regions: Regions, hidden: Tensor, packing: Packing, wanted: Tensor | None
+) -> Tensor:
     attention = layer.attention.self
     residual = hidden if wanted is None else hidden.index_select(0, wanted)
     if wanted is None:
@@ -51,20 +61,14 @@ def compute_layer(layer: nn.Module, hidden: Tensor, packing: Packing, wanted: Te
         key, value = projections(hidden, attention.key, attention.value)
         query = attention.query(residual)
     context = attend(attention, query, key, value, packing, wanted)
-    return finish_layer(layer, context, residual)
-
-
-def finish_layer(layer: nn.Module, context: Tensor, residual: Tensor) -> Tensor:
-    """What a layer does after its attention, row by row."""
-    hidden = layer.attention.output(context, residual)
-    return layer.output(layer.intermediate(hidden), hidden)
+    return regions.finish_layer(layer, context, residual)
 
 
 def projections(hidden: Tensor, *linears: nn.Linear) -> tuple[Tensor, ...]:
     """What each of `linears` gives of `hidden`.
 
-    In one product where starting one is what costs. On a CPU it is copying the weights together: three products
-    took 10 ms, one 14 (forward and backward, 256 rows of 768, float32, two threads of a Xeon with AVX-512).
+    In one product where starting one is what costs. On a CPU it is copying the weights together: three took
+    10 ms, one 14 (forward and backward, 256 rows of 768, float32, two threads of a Xeon with AVX-512).
     """
     if hidden.device.type == "cpu":
         return tuple(linear(hidden) for linear in linears)

@@ -34,29 +34,24 @@ class BatchNorm2d(nn.BatchNorm2d):
     synchronised = False
 
     def forward(self, features: Tensor, mask: Tensor | None = None) -> Tensor:
-        if not self.training:
-            return F.batch_norm(
-                features, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps
-            )
-        update = not _recomputing.get()
-        if update:
+        if not self.training or (mask is None and not self.synchronised):
+            return F.batch_norm(features, *self.arguments())
+        if self.updates():
             self.num_batches_tracked.add_(1)
-        if mask is None and not self.synchronised:
-            mean, var = self.running_mean, self.running_var
-            if not update:
-                # Copies take the update: without statistics torch saves fewer tensors than the first time.
-                mean, var = mean.clone(), var.clone()
-            return F.batch_norm(
-                features,
-                mean,
-                var,
-                self.weight,
-                self.bias,
-                training=True,
-                momentum=self.momentum,
-                eps=self.eps,
-            )
-        return self.normalise_by_parts(features, mask, update)
+        return self.normalise_by_parts(features, mask, self.updates())
+
+    def arguments(self) -> tuple:
+        """What ``F.batch_norm`` takes beside the features, for a batch without padding; counts the batch."""
+        mean, var = self.running_mean, self.running_var
+        if self.training and self.updates():
+            self.num_batches_tracked.add_(1)
+        elif self.training:
+            # Copies take the update: without statistics torch saves fewer tensors than the first time.
+            mean, var = mean.clone(), var.clone()
+        return mean, var, self.weight, self.bias, self.training, self.momentum, self.eps
+
+    def updates(self) -> bool:
+        return not _recomputing.get()
 
     def normalise_by_parts(self, features: Tensor, mask: Tensor | None, update: bool) -> Tensor:
         """The same from float32 sums over the places that count, over all ranks when synchronised."""
