@@ -116,7 +116,7 @@ def package(tmp_path_factory):
     torch.manual_seed(5)
     model = FastPixelBERT(config(norm="batch")).eval()
     directory = tmp_path_factory.mktemp("package")
-    with compiling(directory / "inductor"):
+    with compiling(tmp_path_factory.getbasetemp() / "inductor"):
         yield model, save_package(model, SHAPE, directory / "model.pt2", dynamic=("sequences", "words"))
 
 

@@ -139,7 +139,8 @@ class Package:
         Raises:
             TypeError: an input that is missing, unknown, or no tensor.
             ValueError: one that is not of the prepared dtype, device and sizes.
-            IndexError: an image or word piece that is not there (on a GPU only with ``PIXELBERT_FAST_CHECK=1``).
+            IndexError: an image or word piece that is not there (on a GPU only with
+                ``PIXELBERT_FAST_CHECK=1``).
         """
         if inputs.keys() != self.inputs.keys():
             raise TypeError(
