@@ -107,7 +107,7 @@ def infer(case: Case, options: argparse.Namespace) -> list[dict]:
 
 
 def prepared(fast: torch.nn.Module, case: Case, given: dict) -> Callable:
-    from pixelbert_fast.model.inference import InferenceShape
+    from pixelbert_fast import InferenceShape
 
     words = given["input_ids"].shape[1]
     return fast.eval().compile_for_inference(

@@ -1,4 +1,4 @@
-"""Compiling in a test: on one thread, and nothing left in the user's cache."""
+"""Compiling in a test: on one thread, in one cache for the whole run, and none of the user's."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -14,7 +14,7 @@ from tests.small_models import config, text
 
 @pytest.fixture
 def recorded(monkeypatch):
-    """A stand-in for CUDA graphs on a CPU: recording keeps the function, a replay refills its first outputs."""
+    """A stand-in for CUDA graphs on a CPU: a replay writes into the outputs that the recording left."""
     log = []
 
     class Graph:

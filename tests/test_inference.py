@@ -61,7 +61,7 @@ def compiled(tmp_path_factory):
         pytest.skip(can_compile("cpu"))
     reference, fast = pair(norm="batch")
     shapes = [SHAPE, InferenceShape(1, 48, 64, 2, 9, pixels=4, padded_images=True)]
-    with compiling(tmp_path_factory.mktemp("inductor")):
+    with compiling(tmp_path_factory.getbasetemp() / "inductor"):
         yield reference, fast.train().compile_for_inference(shapes)
 
 

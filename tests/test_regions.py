@@ -67,7 +67,7 @@ def test_outputs_gradients_and_statistics_are_the_eager_ones(monkeypatch):
     for (name, value), (_, other) in zip(reference.named_buffers(), fast.named_buffers(), strict=True):
         torch.testing.assert_close(other, value, rtol=1e-11, atol=1e-11, msg=name)
     assert {"finish_layer", "norm_relu"} <= set(entered)
-    # Of a layer's end and of norms with and without residual; some more where a size of the first batch was 1.
+    # Of a layer's end and of norms with and without residual; more where a size of the first batch was 1.
     assert graphs["unique_graphs"] == compiled <= 12
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -62,7 +63,9 @@ def trace(
     wrong = set(dynamic) - set(DYNAMIC)
     if wrong:
         raise ValueError(f"dynamic must name some of {', '.join(DYNAMIC)}, got {', '.join(sorted(wrong))}")
-    inputs = example_inputs(shape, dtype, device)
+    # Tracing takes a size of 1 for a fixed one.
+    traced = replace(shape, **{name: max(getattr(shape, name), 2) for name in dynamic})
+    inputs = example_inputs(traced, dtype, device)
     most = {"words": graph.embeddings.places.shape[0]}
     open_sizes = {name: Dim(name, min=1, max=most.get(name)) for name in dynamic}
     dims = {
@@ -139,7 +142,8 @@ class Package:
         Raises:
             TypeError: an input that is missing, unknown, or no tensor.
             ValueError: one that is not of the prepared dtype, device and sizes.
-            IndexError: an image or word piece that is not there (on a GPU only with ``PIXELBERT_FAST_CHECK=1``).
+            IndexError: an image or word piece that is not there (on a GPU only with
+                ``PIXELBERT_FAST_CHECK=1``).
         """
         if inputs.keys() != self.inputs.keys():
             raise TypeError(
