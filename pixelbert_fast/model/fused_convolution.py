@@ -47,8 +47,7 @@ def convolution_relu(
         ``[B, D, h, w]``; channels_last where cuDNN ran.
     """
     dtype = autocast_dtype(x)
-    # An exported program runs where this package, whose operator the fused one is, may be absent.
-    if torch.compiler.is_exporting() or not fuses(x.device.type, dtype, tuple(weight.shape[2:]), groups):
+    if not fuses(x.device.type, dtype, tuple(weight.shape[2:]), groups):
         return unfused(x, weight, bias, residual, stride, padding, dilation, groups)
     x, weight, bias = x.to(dtype), weight.to(dtype), bias.to(dtype)
     residual = None if residual is None else residual.to(dtype)
@@ -90,6 +89,10 @@ def why_not_fused(device_type: str, dtype: torch.dtype, kernel: tuple[int, int],
 
 def fuses(device_type: str, dtype: torch.dtype, kernel: tuple[int, int], groups: int) -> bool:
     """Whether cuDNN's fused convolution is used."""
+    # An exported program runs where this package, whose operator that is, may be absent. Asked here, in plain
+    # Python: while torch 2.11 traces for `torch.compile`, it answers that it exports.
+    if torch.compiler.is_exporting():
+        return False
     reason = why_not_fused(device_type, dtype, kernel, groups)
     if reason is not None:
         _say_once(reason)
