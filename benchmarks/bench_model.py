@@ -29,6 +29,8 @@ import model_parts
 import model_tables
 from model_contests import Case
 
+from pixelbert_fast.model.regions import EAGER
+
 CONTESTS = ("train", "infer", "peer")
 
 
@@ -41,8 +43,33 @@ def cases(device: str) -> dict[str, Case]:
     return {"train": step, "infer": replace(step, images=1, captions=1)}
 
 
+def of_a_report(device: str) -> list[tuple[str, Case, argparse.Namespace]]:
+    """What `gpu_report` asks for, the most telling first; on a CPU the same in small, as a rehearsal."""
+    quick = argparse.Namespace(compile=False, rounds=20, seconds=8.0)
+    full = argparse.Namespace(compile=True, rounds=20, seconds=8.0)
+    step, pair = cases(device).values()
+    if device == "cpu":
+        small = {"preset": "tiny", "height": 64, "width": 64, "pixels": 4}
+        quick.rounds, full = 5, quick
+        return [("train", replace(step, **small), quick), ("infer", replace(pair, **small), quick)]
+    step, pair = (replace(case, dtype="bfloat16") for case in (step, pair))
+    return [
+        ("train", step, quick),
+        ("infer", pair, full),
+        ("train", replace(step, norm="batch"), quick),
+        ("peer", pair, full),
+        ("train", step, full),
+    ]
+
+
 def row(
-    case: str, who: str, timing: contest.Timing, of: contest.Timing, memory: int | None, flops: int
+    case: str,
+    who: str,
+    timing: contest.Timing,
+    of: contest.Timing,
+    memory: int | None,
+    flops: int,
+    pairs: int,
 ) -> dict:
     """One line of the report; `of` is the contestant that others are compared with."""
     return {
@@ -52,6 +79,7 @@ def row(
         "times_faster": round(of.median / timing.median, 3),
         "peak_megabytes": None if memory is None else round(memory / 1e6),
         "gigaflops_per_second": round(flops / timing.median / 1e6, 1),
+        "pairs_per_second": round(1e3 * pairs / timing.median, 3),
     }
 
 
@@ -68,18 +96,18 @@ def train(case: Case, options: argparse.Namespace) -> list[dict]:
     if options.compile:
         runs[contests.COMPILED] = contests.training_step(compiled(models[contests.REFERENCE]), given)
     if case.device != "cpu":
-        runs |= variants(models[contests.FAST], given)
+        runs |= variants(models[contests.FAST], given, compiles=options.compile)
     flops = {who: model_floors.floating_point_operations(runs[who]) for who in models}
     floors = model_floors.recorded(runs[contests.FAST])
-    rows = compared(f"step: {case}", runs | floors, case, options, flops.get(contests.FAST, 0))
+    rows = compared(f"step: {case}", runs | floors, case, options, flops[contests.FAST], case.sequences)
     for who, model in models.items():
         pieces = model_parts.parts(model, given)
-        rows += compared(f"parts of the step, {who}: {case}", pieces, case, options, 0)
+        rows += compared(f"parts of the step, {who}: {case}", pieces, case, options)
     return rows
 
 
-def variants(fast: torch.nn.Module, given: dict) -> dict[str, Callable]:
-    """What a GPU can do beside: the same model with activation checkpointing."""
+def variants(fast: torch.nn.Module, given: dict, *, compiles: bool) -> dict[str, Callable]:
+    """The same model with activation checkpointing, and with compiled regions."""
     step = contests.training_step(fast, given)
 
     def checkpointed() -> None:
@@ -87,7 +115,12 @@ def variants(fast: torch.nn.Module, given: dict) -> dict[str, Callable]:
         step()
         fast.gradient_checkpointing_disable()
 
-    return {contests.CHECKPOINTED: checkpointed}
+    def regions() -> None:
+        fast.pixelbert.compile_regions()
+        step()
+        fast.pixelbert.regions = EAGER
+
+    return {contests.CHECKPOINTED: checkpointed} | ({contests.REGIONS: regions} if compiles else {})
 
 
 def infer(case: Case, options: argparse.Namespace) -> list[dict]:
@@ -103,7 +136,7 @@ def infer(case: Case, options: argparse.Namespace) -> list[dict]:
     runs = {who: contests.inference(reader, given) for who, reader in readers.items()}
     contests.verify_inference(case, runs, truth)
     flops = model_floors.floating_point_operations(runs[contests.FAST])
-    return compared(f"one pair: {case}", runs, case, options, flops)
+    return compared(f"one pair: {case}", runs, case, options, flops, 1)
 
 
 def prepared(fast: torch.nn.Module, case: Case, given: dict) -> Callable:
@@ -129,16 +162,27 @@ def peer(case: Case, options: argparse.Namespace) -> list[dict]:
     }
     if options.compile:
         runs["ViltModel, compiled"] = contests.inference(compiled(vilt), for_vilt)
-    return compared(f"one pair, beside a peer: {case.dtype}", runs, case, options, 0)
+    return compared(f"one pair, beside a peer: {case.dtype}", runs, case, options)
+
+
+def run(name: str, case: Case, options: argparse.Namespace) -> list[dict]:
+    """The rows of one contest of `CONTESTS`."""
+    return {"train": train, "infer": infer, "peer": peer}[name](case, options)
 
 
 def compared(
-    name: str, runs: dict[str, Callable], case: Case, options: argparse.Namespace, flops: int
+    name: str,
+    runs: dict[str, Callable],
+    case: Case,
+    options: argparse.Namespace,
+    flops: int = 0,
+    pairs: int = 0,
 ) -> list[dict]:
+    """A row for each of `runs`; `flops` and `pairs` are those of each."""
     timings = contest.take_turns(runs, case.device, rounds=options.rounds, seconds=options.seconds)
     first = next(iter(timings.values()))
     memory = {who: contest.peak_memory(run, case.device) for who, run in runs.items()}
-    return [row(name, who, timing, first, memory[who], flops) for who, timing in timings.items()]
+    return [row(name, who, timing, first, memory[who], flops, pairs) for who, timing in timings.items()]
 
 
 def main() -> None:
@@ -167,7 +211,7 @@ def main() -> None:
         for name in options.contest or CONTESTS:
             case = cases(options.device)["train" if name == "train" else "infer"]
             case = replace(case, dtype=dtype, norm=options.norm, preset=options.preset)
-            found = {"train": train, "infer": infer, "peer": peer}[name](case, options)
+            found = run(name, case, options)
             print(f"\n{model_tables.tables(found)}", flush=True)
             rows += found
     command = " ".join(["python benchmarks/bench_model.py", *sys.argv[1:]])

@@ -1,4 +1,4 @@
-"""Builds, checks and measures the ops on a GPU in one command of at most eight minutes, with no network.
+"""Builds, checks and measures ops and models on a GPU: one command of at most eight minutes, with no network.
 
     make gpu-report                        or: python benchmarks/gpu_report.py [--output benchmarks/results]
     python benchmarks/gpu_report.py --device cpu --output DIR     the same on a CPU, small: a rehearsal
@@ -28,15 +28,17 @@ except ImportError:
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
+import bench_model
 import bench_ops
 import contest
+import model_tables
 import op_contests
 from op_contests import Case
 
 ROOT = Path(__file__).resolve().parent.parent
 MOST_SECONDS = 480.0
 # Seconds that a stage may take, whatever is left for it.
-STAGES = {"build": 150.0, "selftest": 75.0, "tests": 110.0, "speed": 170.0, "search": 60.0}
+STAGES = {"build": 120.0, "selftest": 60.0, "tests": 90.0, "speed": 110.0, "model": 150.0, "search": 45.0}
 SMALL = {"batch": 2, "channels": 64, "height": 13, "width": 18, "count": 20, "dimensions": 48}
 OUTCOMES = re.compile(r"\d+ (?:passed|failed|skipped|errors?|deselected)")
 
@@ -88,7 +90,8 @@ def stage_selftest(device: str) -> dict:
 
 def stage_tests(device: str) -> dict:
     """The tests that need a GPU; without one they are skipped."""
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "tests/test_ops_cuda.py"]
+    files = ["tests/test_ops_cuda.py", "tests/test_model_cuda.py"]
+    command = [sys.executable, "-m", "pytest", "-q", "--maxfail=12", *files]
     ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     lines = ran.stdout.strip().splitlines()
     outcome = ", ".join(OUTCOMES.findall(lines[-1])) if lines else "nothing ran"
@@ -108,6 +111,18 @@ def stage_speed(device: str, keep: Callable[[dict], None]) -> dict:
             rows += bench_ops.measure(case, compiled=compiled, rounds=50, seconds=4.0)
         except Exception as error:
             failed.append(f"{case}: {type(error).__name__}: {str(error).splitlines()[0]}")
+        keep({"rows": rows} | ({"failed": failed} if failed else {}))
+    return {"rows": rows} | ({"failed": failed} if failed else {})
+
+
+def stage_model(device: str, keep: Callable[[dict], None]) -> dict:
+    """The model's step and latency, the dearest last; what is there is kept at once."""
+    rows, failed = [], []
+    for name, case, options in bench_model.of_a_report(device):
+        try:
+            rows += bench_model.run(name, case, options)
+        except Exception as error:
+            failed.append(f"{name}, {case}: {type(error).__name__}: {str(error).splitlines()[0]}")
         keep({"rows": rows} | ({"failed": failed} if failed else {}))
     return {"rows": rows} | ({"failed": failed} if failed else {})
 
@@ -189,6 +204,8 @@ def markdown(report: dict) -> str:
             lines.append(f"| {goal['case']} | {goal['pass']} | {goal['best']} | {figures} |")
     rows = stages.get("speed", {}).get("rows", [])
     lines += ["", bench_ops.table(rows)] if rows else []
+    rows = stages.get("model", {}).get("rows", [])
+    lines += ["", model_tables.tables(rows)] if rows else []
     found = stages.get("search", {}).get("found", [])
     if found:
         lines += [
@@ -250,7 +267,8 @@ def main() -> None:
     if options.stage:
         keep = keep_in(options.output)
         stage = {name: globals()[f"stage_{name}"] for name in STAGES}[options.stage]
-        keep(stage(options.device, keep) if options.stage == "speed" else stage(options.device))
+        keeps = options.stage in ("speed", "model")
+        keep(stage(options.device, keep) if keeps else stage(options.device))
         return
     if options.device == "cuda" and not torch.cuda.is_available():
         sys.exit("gpu_report: torch sees no GPU here; --device cpu rehearses the report on a CPU")

@@ -26,6 +26,7 @@ CHECKPOINTED = "FastPixelBERT, activation checkpointing"
 # Word pieces of a caption, [CLS] and [SEP] counted, about as MS-COCO's: 12 in the mean.
 LENGTHS = (9, 10, 11, 12, 12, 13, 14, 15)
 WORDS = 30  # to which captions are padded
+QUESTION = range(1000, 1012)
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,8 @@ def batch(case: Case) -> dict[str, Tensor]:
     generator = torch.Generator().manual_seed(0)
     lengths = torch.tensor([LENGTHS[row % len(LENGTHS)] for row in range(case.sequences)])
     mask = (torch.arange(WORDS) < lengths[:, None]).long()
-    words = torch.randint(1000, 30000, (case.sequences, WORDS), generator=generator) * mask
+    vocabulary = PixelBertConfig.preset(case.preset).vocab_size
+    words = torch.randint(1000, vocabulary, (case.sequences, WORDS), generator=generator) * mask
     masked = (torch.rand(case.sequences, WORDS, generator=generator) < 0.15) & (mask > 0)
     masked[:, 0] = False
     found = {
@@ -101,8 +103,8 @@ def training_step(model: nn.Module, given: dict[str, Tensor]) -> Callable[[], No
 def question(case: Case) -> dict[str, Tensor]:
     """One pair, as it is met in use: a caption without padding beside the whole image."""
     given = batch(case)
-    length = LENGTHS[3]
-    return {"input_ids": given["input_ids"][3:4, :length], "pixel_values": given["pixel_values"][:1]}
+    words = given["input_ids"].new_tensor(QUESTION)[None]
+    return {"input_ids": words, "pixel_values": given["pixel_values"][:1]}
 
 
 def inference(model: nn.Module, given: dict[str, Tensor]) -> Callable[[], Tensor]:
@@ -194,7 +196,7 @@ def vilt(dtype: str, device: str) -> tuple[nn.Module, dict[str, Tensor]]:
 
     torch.manual_seed(0)
     model = ViltModel(ViltConfig()).to(device, getattr(torch, dtype)).eval()
+    words = torch.tensor(QUESTION)[None]
     generator = torch.Generator().manual_seed(0)
-    words = torch.randint(1000, 30000, (1, LENGTHS[3]), generator=generator)
     image = torch.randn(1, 3, 384, 512, generator=generator).to(getattr(torch, dtype))
     return model, {"input_ids": words.to(device), "pixel_values": image.to(device)}

@@ -34,7 +34,7 @@ def rehearsed(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict, str]:
 
 def test_every_case_is_checked_and_timed(rehearsed: tuple[dict, str]) -> None:
     found, _ = rehearsed
-    assert list(found["stages"]) == ["selftest", "speed", "search"]
+    assert list(found["stages"]) == ["selftest", "speed", "model", "search"]
     assert not any("failed" in stage for stage in found["stages"].values())
     rows = found["stages"]["speed"]["rows"]
     assert {row["contestant"] for row in rows} >= {
@@ -55,8 +55,24 @@ def test_the_page_names_the_machine_and_holds_every_row(rehearsed: tuple[dict, s
     found, page = rehearsed
     assert page.startswith(f"# The ops on {found['machine']['device']}\n")
     assert page.count("\n| reference |") == len(
-        [row for row in found["stages"]["speed"]["rows"] if row["contestant"] == "reference"]
+        [
+            row
+            for stage in ("speed", "model")
+            for row in found["stages"][stage]["rows"]
+            if row["contestant"] == "reference"
+        ]
     )
+
+
+def test_the_model_is_checked_and_timed(rehearsed: tuple[dict, str]) -> None:
+    found, page = rehearsed
+    rows = found["stages"]["model"]["rows"]
+    steps = {row["contestant"]: row for row in rows if row["case"].startswith("step")}
+    assert {"reference", "FastPixelBERT", "the convolutions alone", "the matrix products alone"} <= set(steps)
+    step = steps["FastPixelBERT"]
+    assert step["pairs_per_second"] == pytest.approx(8e3 / step["milliseconds"]["median"], rel=1e-2)
+    assert any(row["case"].startswith("one pair") for row in rows)
+    assert page.count("\n| FastPixelBERT |") == sum(row["contestant"] == "FastPixelBERT" for row in rows)
 
 
 def test_a_stage_that_fails_costs_the_others_nothing(tmp_path: Path) -> None:
