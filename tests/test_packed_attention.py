@@ -35,9 +35,10 @@ LENGTHS = {
 }
 
 
-@pytest.fixture(params=["each", "padded", "varlen"])
+@pytest.fixture(params=["each", "padded", "varlen", "batched"])
 def implementation(request, monkeypatch):
     monkeypatch.setattr(packed_attention, "choose", lambda *_: request.param)
+    monkeypatch.setattr(packed_attention, "worth_padding", lambda _: False)  # "each" stays "each"
     with emulated_flash() as emulation:
         yield request.param
     assert bool(emulation.calls) <= (request.param == "varlen")

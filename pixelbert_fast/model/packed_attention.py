@@ -2,9 +2,11 @@
 
 - "varlen": one Flash kernel that takes the sequences as they lie, on NVIDIA GPUs in half precision;
 - "padded": rows copied into a padded buffer and back around one masked call, wherever the former cannot run;
-- "each": one call a sequence, on a CPU, where a call costs little beside its work and padding would be work.
+- "each": one call a sequence, on a CPU, where a call costs little beside its work and padding would be work;
+- "batched": the products, softmax and dropout of all sequences at once, on a CPU with dropout, where PyTorch
+  has no fused attention and its own dropout takes as long as the rest.
 
-All three are exact; dropout draws from the device's own generator, so that a seed repeats it, as activation
+All are exact; dropout draws from the device's own generator, so that a seed repeats it, as activation
 checkpointing does. Which sequences there are is read once a forward (:class:`Spans`), never in a layer.
 """
 
@@ -17,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .dropout import dropout as drop
 from .packing import Packing, Spans
 
 # Above it Flash refuses gradients on some devices that it serves otherwise (torch 2.13: 8.6, 8.9, 12.x).
@@ -46,7 +49,10 @@ def attend(
     query, key, value = (rows.unflatten(-1, (heads, size)) for rows in (query, key, value))
     queries = packing.spans if wanted is None else packing.spans_among(wanted)
     dropout = attention.dropout.p if attention.training else 0.0
-    implementation = IMPLEMENTATIONS[choose(query.device, query.dtype, size)]
+    name = choose(query.device, query.dtype, size)
+    if name == "each" and dropout and worth_padding(packing.spans.lengths):
+        name = "batched"
+    implementation = IMPLEMENTATIONS[name]
     out = implementation(query, key, value, queries, packing.spans, dropout, attention.scaling)
     return out.flatten(1)
 
@@ -158,9 +164,34 @@ def padded(
     return out.transpose(1, 2).flatten(0, 1).index_select(0, queries.places)
 
 
+def batched(
+    query: Tensor, key: Tensor, value: Tensor, queries: Spans, keys: Spans, dropout: float, scale: float
+) -> Tensor:
+    """As :func:`each`. In float32 at least, as PyTorch does where it takes attention apart itself."""
+    if not queries.longest:
+        return nothing_asked(query, key, value)
+    dtype = query.dtype
+    wide = torch.promote_types(dtype, torch.float32)
+    with torch.autocast(query.device.type, enabled=False):
+        q, k, v = (
+            spans.pad(rows).transpose(1, 2).to(wide)
+            for spans, rows in ((queries, query), (keys, key), (keys, value))
+        )
+        scores = (q * scale) @ k.transpose(2, 3)
+        # The lowest number, not -inf: nothing is divided by zero where no key is read.
+        scores = scores.masked_fill(~keys.readable[:, None, None], torch.finfo(wide).min)
+        out = drop(scores.softmax(-1), dropout) @ v
+    return out.transpose(1, 2).flatten(0, 1).index_select(0, queries.places).to(dtype)
+
+
+def worth_padding(lengths: list[int]) -> bool:
+    """Whether sequences are so equally long that padding them adds less than a third to their maps."""
+    return len(lengths) * max(lengths, default=0) ** 2 <= 1.33 * sum(length**2 for length in lengths)
+
+
 def nothing_asked(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """No row, of which keys and values still get their gradients of zero, as a step of all ranks needs."""
     return query + 0 * (key.sum() + value.sum())
 
 
-IMPLEMENTATIONS = {"each": each, "varlen": varlen, "padded": padded}
+IMPLEMENTATIONS = {"each": each, "varlen": varlen, "padded": padded, "batched": batched}

@@ -15,11 +15,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .dropout import dropout
+
 
 def finish_layer(layer: nn.Module, context: Tensor, residual: Tensor) -> Tensor:
     """What a ``BertLayer`` does after its attention, row by row: ``[N, D]`` of ``[N, D]`` each."""
-    hidden = layer.attention.output(context, residual)
-    return layer.output(layer.intermediate(hidden), hidden)
+    hidden = add_and_norm(layer.attention.output, context, residual)
+    return add_and_norm(layer.output, layer.intermediate(hidden), hidden)
+
+
+def add_and_norm(output: nn.Module, rows: Tensor, residual: Tensor) -> Tensor:
+    """LayerNorm(dropout(W rows + b) + residual) by the modules of a ``BertSelfOutput`` or ``BertOutput``."""
+    dropped = dropout(output.dense(rows), output.dropout.p, output.dropout.training)
+    return output.LayerNorm(dropped + residual)
 
 
 def norm_relu(
