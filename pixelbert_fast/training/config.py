@@ -70,10 +70,17 @@ class TokenizerConfig(Section):
 
 
 class ModelConfig(Section):
-    """The model: a preset of PixelBertConfig, and any of its fields by name."""
+    """The model.
+
+    Attributes:
+        preset: of PixelBertConfig.
+        overrides: any of its fields by name.
+        fast: FastPixelBERT; false: the plain reference, which computes the same in more time.
+    """
 
     preset: str = "tiny"
     overrides: dict[str, Any] = {}
+    fast: bool = True
 
 
 class ObjectivesConfig(Section):

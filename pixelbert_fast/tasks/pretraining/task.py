@@ -74,8 +74,7 @@ class PretrainingTask:
             )
         self.image_processor = image_processor(config, built)
         with seeded(config.seed):
-            # The reference, with which docs/results were measured, until the fast model's runs are as well.
-            self.model = PixelBertForPreTraining(built, fast=False)
+            self.model = PixelBertForPreTraining(built, fast=config.model.fast)
         self._start()
         self._options = PretrainingOptions(
             images_per_batch=config.training.images_per_batch,
