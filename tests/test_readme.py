@@ -27,7 +27,7 @@ def save_demo_checkpoint(directory: Path) -> None:
 
 def model_examples() -> list[str]:
     """Those that go on from the demo's checkpoint, in order; the last one deploys."""
-    marks = ("demo/checkpoint", "AttentionRequest", "compile_for_inference")
+    marks = ("demo/checkpoint", "fast.backbone", "AttentionRequest", "compile_for_inference")
     examples = re.findall(r"```python\n(.*?)```", README, re.S)
     return [code for code in examples if any(mark in code for mark in marks)]
 
@@ -42,7 +42,7 @@ def test_the_examples_of_the_models_run_one_after_another(
         Image.fromarray(np.full(size, 127, np.uint8)).save(tmp_path / name)
     monkeypatch.chdir(tmp_path)
     *examples, deploys = model_examples()
-    assert len(examples) == 4 and "save_package" in deploys
+    assert len(examples) == 5 and "save_package" in deploys
     space: dict = {}
     for example in examples:
         exec(example, space)
