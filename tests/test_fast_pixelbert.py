@@ -138,6 +138,21 @@ def test_checkpoints_move_both_ways(tmp_path):
         assert all(torch.equal(loaded[name], value) for name, value in reference.state_dict().items())
 
 
+def lies_in_channels_last(model):
+    wide = [p for p in model.parameters() if p.dim() == 4 and p.shape[1] > 1 and p.shape[2] > 1]
+    assert wide
+    return all(p.is_contiguous(memory_format=torch.channels_last) for p in wide)
+
+
+def test_loading_keeps_the_layout_of_the_weights(tmp_path):
+    reference, _ = pretraining_pair(torch.float32)
+    reference.save_pretrained(tmp_path)
+    assert lies_in_channels_last(FastPixelBERT.from_pretrained(tmp_path))
+    task, information = PixelBertForPreTraining.from_pretrained(tmp_path, output_loading_info=True)
+    assert lies_in_channels_last(task) and not information["missing_keys"]
+    assert not lies_in_channels_last(PixelBERT.from_pretrained(tmp_path))
+
+
 def pretraining_pair(dtype=torch.float64, **settings):
     settings = config(**settings)
     torch.manual_seed(0)
@@ -278,15 +293,18 @@ def test_ops_run_on_the_backend_that_is_chosen_by_itself():
             assert name == backends.choose(op, wish, "cpu", torch.float32)
 
 
+@pytest.mark.parametrize(
+    "sizes", [None, torch.tensor([[64, 96], [40, 70]])], ids=["one-size", "sizes-differ"]
+)
 @pytest.mark.parametrize("from_channels_last", [False, True])
-def test_the_only_layout_copy_is_the_inputs(from_channels_last):
+def test_the_only_layout_copy_is_the_inputs(from_channels_last, sizes):
     # At an output stride of 32: at 8 torch runs two 1x1 convolutions by another way, which copies a bias.
     model = FastPixelBERT(config(norm="frozen", output_stride=32)).eval()
     pixels = torch.randn(2, 3, 64, 96)
     if from_channels_last:
         pixels = pixels.contiguous(memory_format=torch.channels_last)
     with torch.no_grad(), profile(record_shapes=True) as profiled:
-        features = model.run_backbone(pixels, None)
+        features = model.run_backbone(pixels, sizes)
     copies = [
         event.input_shapes[0]
         for event in profiled.events()

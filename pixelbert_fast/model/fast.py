@@ -37,6 +37,9 @@ class FastPixelBERT(PixelBERT):
 
     def __init__(self, config: PixelBertConfig):
         super().__init__(config)
+        self.lay_out()
+
+    def lay_out(self) -> None:
         self.backbone.to(memory_format=torch.channels_last)
 
     def compile_regions(self) -> bool:

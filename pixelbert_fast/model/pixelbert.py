@@ -35,6 +35,15 @@ class PixelBertPreTrainedModel(PreTrainedModel):
     _supports_attention_backend = True
     _no_split_modules = ["BertEmbeddings", "BertLayer", "BasicBlock", "Bottleneck"]
 
+    @classmethod
+    def from_pretrained(cls, *arguments, **options):
+        """As transformers'; the weights then lie in memory as the model's constructor had laid them out."""
+        loaded = super().from_pretrained(*arguments, **options)
+        for module in (loaded[0] if isinstance(loaded, tuple) else loaded).modules():
+            if isinstance(module, PixelBERT):
+                module.lay_out()
+        return loaded
+
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         """Convolutions as He et al. 2015 (fan out), the rest as BERT."""
@@ -79,6 +88,9 @@ class PixelBERT(PixelBertPreTrainedModel):
         self.encoder = BertEncoder(config)
         self.pooler = BertPooler(config)
         self.post_init()
+
+    def lay_out(self) -> None:
+        """Gives the backbone's weights the memory format that the model computes in; none here."""
 
     def get_input_embeddings(self) -> nn.Embedding:
         return self.embeddings.word_embeddings
