@@ -25,6 +25,7 @@ TESTS = (
     "test_pixel_embed_registered.py",
     "test_ops_registered.py",
     "test_ops_fuzz.py",
+    "test_affine_relu.py",
 )
 FUZZED_CALLS = 10_000
 SANITIZERS = "-fsanitize=address,undefined"

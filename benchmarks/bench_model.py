@@ -200,8 +200,7 @@ def main() -> None:
     )
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--seconds", type=float, default=60.0, help="a contest, at most")
-    parser.add_argument("--report", type=Path, help="write this .json")
-    parser.add_argument("--page", type=Path, help="write the tables as this .md")
+    parser.add_argument("--report", type=Path, help="write this .json, and the tables beside it as .md")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     machine = contest.machine(options.device)
@@ -218,8 +217,7 @@ def main() -> None:
     report = {"machine": machine, "command": command, "rows": rows}
     if options.report:
         options.report.write_text(json.dumps(report, indent=1) + "\n")
-    if options.page:
-        options.page.write_text(model_tables.page(report))
+        options.report.with_suffix(".md").write_text(model_tables.page(report))
 
 
 if __name__ == "__main__":
