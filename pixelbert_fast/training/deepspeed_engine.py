@@ -75,6 +75,13 @@ def leave() -> None:
         torch.distributed.destroy_process_group()
 
 
+def lay_out(model: nn.Module) -> None:
+    """Give the models in `model` the layout that they ask for, as FastPixelBERT does for its backbone."""
+    for module in model.modules():
+        if hasattr(module, "lay_out"):
+            module.lay_out()
+
+
 class DeepSpeedEngine:
     """See `engine.Engine`; one of `ranks.world` processes, gradients averaged over them.
 
@@ -106,6 +113,9 @@ class DeepSpeedEngine:
             # No module's gradients travel in bf16.
             "torch_autocast": {"enabled": bf16, "dtype": "bfloat16", "lower_precision_safe_modules": []},
         }
+        # It sends weights as bytes from where they lie, which it finds only in the plain layout.
+        for parameter in model.parameters():
+            parameter.data = parameter.data.contiguous()
         # It warns of every optimiser it does not know; this one is tested.
         deepspeed.utils.logger.setLevel("ERROR")
         engine, *_ = deepspeed.initialize(
@@ -114,6 +124,8 @@ class DeepSpeedEngine:
         deepspeed.utils.logger.setLevel("WARNING")
         self.model = self._engine = engine
         self.module = engine.module
+        if zero_stage == 0:  # or the weights are parts of one buffer
+            lay_out(self.module)
         self.optimizer = optimizer
         self.device = torch.device(engine.device)
         self._bf16 = bf16
