@@ -1,0 +1,225 @@
+"""What builders of sets that others published share: their files, captions, splits, and the card."""
+
+import hashlib
+import os
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from pixelbert_fast.data.blocks import Dropped
+from pixelbert_fast.data.image_files import ImageFolder, Unusable
+from pixelbert_fast.data.records import SPLITS
+from pixelbert_fast.errors import UserError, nearest
+
+
+class AnnotationFile:
+    """A file as it was distributed: `path`, `name` and checksum. Raises UserError where it is missing."""
+
+    def __init__(self, set_name: str, path: Path | str):
+        self.path = Path(path).expanduser()
+        self.name = self.path.name
+        if self.path.is_dir():
+            raise UserError(f"{set_name}: {path} is a folder, give the annotation file in it")
+        try:
+            with open(self.path, "rb"):
+                pass
+        except FileNotFoundError:
+            raise UserError(f"{set_name}: there is no annotation file {path}") from None
+        except (OSError, ValueError) as error:
+            why = getattr(error, "strerror", None) or error
+            raise UserError(f"{set_name}: the annotation file {path} cannot be read ({why})") from error
+
+    @cached_property
+    def sha256(self) -> str:
+        """Raises UserError where the file cannot be read."""
+        try:
+            with open(self.path, "rb") as file:
+                return hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError as error:
+            raise UserError(f"{self.path} cannot be read: {error.strerror or error}") from error
+
+    def entry(self) -> dict:
+        """What a card says of it."""
+        return {"file": self.name, "bytes": self.path.stat().st_size, "sha256": self.sha256}
+
+
+class OfficialSet:
+    """Base of builders of published sets: a folder of images and annotation files.
+
+    A subclass has `name`, `home` (the set's own page), `licence` (a note, with whose it is), `revision`
+    (raised whenever the same files give other records), `plan` and `render`, and may extend `settings`.
+    """
+
+    name: str
+    home: str
+    licence: str
+    revision = 1
+
+    def __init__(self, images: Path | str, annotations: Path | str | Sequence[Path | str]):
+        self.folder = ImageFolder(self.name, images)
+        given = [annotations] if isinstance(annotations, str | os.PathLike) else list(annotations)
+        self.files = [AnnotationFile(self.name, path) for path in given]
+        if not self.files:
+            raise UserError(f"{self.name} needs its annotation file: give --annotations FILE")
+
+    def settings(self) -> dict:
+        """The options beside the files, JSON-able."""
+        return {}
+
+    def options(self) -> dict:
+        """The set's identity: the folder of images, and each annotation file by its checksum."""
+        return {
+            "images": str(self.folder.root),
+            "annotations": [f"{file.name} {file.sha256[:16]}" for file in self.files],
+            **self.settings(),
+            "revision": self.revision,
+        }
+
+    def card(
+        self,
+        *,
+        counted: Mapping[str, int] | None = None,
+        published: Mapping[str, int] | None = None,
+        dropped: Iterable[Dropped] = (),
+    ) -> dict:
+        """The card: provenance, checksums, and numbers.
+
+        Args:
+            counted: what was found in the files, {"questions in train": 443757, ...}.
+            published: the published numbers of any of these, or of "images in SPLIT", which the finished set
+                is counted for.
+            dropped: what the plan left out.
+        """
+        return {
+            "home": self.home,
+            "licence": self.licence,
+            "annotations": [file.entry() for file in self.files],
+            "counted": dict(counted or {}),
+            "published": dict(published or {}),
+            "dropped": [{"key": one.key, "why": one.why} for one in dropped],
+        }
+
+    def record(self, key: str, path: str, **columns: Any) -> dict | Dropped:
+        """The record of the image at `path` below the folder with further columns, or why there is none."""
+        try:
+            return {"key": key, **self.folder.read(path), **columns}
+        except Unusable as why:
+            return Dropped(key, str(why))
+
+    def check_layout(self, paths: Sequence[str], hint: str) -> None:
+        """Raises UserError where none of these first paths of an annotation file is below the folder."""
+        if paths and not any(os.path.lexists(self.folder.root / path) for path in paths if "\0" not in path):
+            raise UserError(
+                f"{self.name}: none of the first {len(paths)} images that {self.files[0].path} lists is "
+                f"below {self.folder.root} (the first is {paths[0]}): {hint}"
+            )
+
+
+class Keys:
+    """The keys of a set, each once. `take` says whether a key is new; numbers cost the least memory."""
+
+    def __init__(self) -> None:
+        self._taken: set = set()
+
+    def take(self, key: int | str) -> bool:
+        if key in self._taken:
+            return False
+        self._taken.add(key)
+        return True
+
+
+DUPLICATE = "listed before under the same key"
+NO_CAPTION = "no caption"
+
+
+def clean(text: Any) -> str:
+    """A text as one line: runs of space, line ends included, become one space; empty for what is no text."""
+    if not isinstance(text, str):
+        return ""
+    # Half of a surrogate pair, which JSON can name, cannot be stored.
+    whole = text if text.isascii() else text.encode("utf-8", "replace").decode()
+    return " ".join(whole.split())
+
+
+def clean_captions(texts: Iterable[Any], counted: Counter | None = None) -> list[str]:
+    """The texts that say something, as lines. `counted`, if given, counts "captions" and "empty captions"."""
+    lines = [clean(text) for text in texts]
+    kept = [line for line in lines if line]
+    if counted is not None:
+        counted["captions"] += len(kept)
+        counted["empty captions"] += len(lines) - len(kept)
+    return kept
+
+
+def named_values(
+    option: str, given: Sequence[str] | Mapping[str, Any], known: Sequence[str]
+) -> dict[str, Any]:
+    """NAME=VALUE words of a repeated option as a dict; a dict is checked likewise.
+
+    Raises UserError for a word without a name or value, and for a name given twice or not among `known`.
+    """
+    if isinstance(given, Mapping):
+        pairs = list(given.items())
+    else:
+        words = [given] if isinstance(given, str) else given
+        pairs = [(name.strip(), value.strip()) for name, _, value in (word.partition("=") for word in words)]
+    found: dict[str, Any] = {}
+    for name, value in pairs:
+        if name not in known:
+            close = nearest(str(name), known)
+            hint = f"did you mean {close!r}?" if close else f"known are: {', '.join(known)}"
+            raise UserError(f"--{option} takes NAME=VALUE and has no {name!r}; {hint}")
+        if value in ("", None):
+            raise UserError(f"--{option} {name} is given no value: write --{option} {name}=VALUE")
+        if name in found:
+            raise UserError(f"--{option} {name} is given twice")
+        found[name] = value
+    return found
+
+
+def split_shares(given: Sequence[str] | Mapping[str, Any]) -> dict[str, float]:
+    """Shares of val and test, ["val=0.05"] or {"val": 0.05}; the rest is train.
+
+    Raises UserError for a share that is no number, out of range, or where nothing is left to train on.
+    """
+    shares = {}
+    for split, value in named_values("share", given, SPLITS[1:]).items():
+        try:
+            shares[split] = float(value)
+        except (TypeError, ValueError):
+            raise UserError(f"--share {split} must be a number from 0 to 1, not {value!r}") from None
+        if not 0 <= shares[split] <= 1:
+            raise UserError(f"--share {split} must be a number from 0 to 1, not {value!r}")
+    if sum(shares.values()) >= 1:
+        raise UserError("--share leaves nothing to train on: the shares must add up to less than 1")
+    return {split: shares[split] for split in SPLITS if split in shares}
+
+
+def split_of(key: str, shares: Mapping[str, float]) -> str:
+    """The split of a key by a hash of it, so that it depends neither on the order nor on the other keys."""
+    place = int.from_bytes(hashlib.sha256(key.encode("utf-8", "replace")).digest()[:8]) / 2**64
+    for split, share in shares.items():
+        if place < share:
+            return split
+        place -= share
+    return "train"
+
+
+_SPLIT_NAMES = {
+    "train": "train",
+    "training": "train",
+    "restval": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "dev": "val",
+    "test": "test",
+    "testing": "test",
+}
+
+
+def split_named(name: Any) -> str | None:
+    """The split that others call by this name; None where it is none. COCO's restval is trained on."""
+    return _SPLIT_NAMES.get(name.strip().lower()) if isinstance(name, str) else None
