@@ -188,7 +188,7 @@ class _Bar:
 def _print_report(report: Any) -> None:
     counts = ", ".join(f"{split} {count:,}" for split, count in report.counts.items())
     typer.echo(f"{report.directory}: {counts}")
-    for line in report.published:
+    for line in report.counted:
         typer.echo(line)
     if not report.dropped:
         return

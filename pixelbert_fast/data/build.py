@@ -74,12 +74,12 @@ class SetBuilder(Protocol):
 @dataclass(slots=True)
 class BuildReport:
     """What came of a build: records by split, what was dropped ({"key", "why"}), where the set lies, and
-    lines that compare it with what was published."""
+    lines on what else was counted, compared with what was published."""
 
     counts: dict[str, int]
     dropped: list[dict[str, str]] = field(default_factory=list)
     directory: Path = Path()
-    published: list[str] = field(default_factory=list)
+    counted: list[str] = field(default_factory=list)
 
 
 def build_set(
@@ -166,12 +166,14 @@ def _finished(out: Path, identity: dict) -> BuildReport | None:
 
 
 def _report(card: dict, directory: Path) -> BuildReport:
-    counted = {**card.get("counted", {}), **{f"images in {s}": n for s, n in card["counts"].items()}}
+    counted, published = card.get("counted", {}), card.get("published", {})
+    records = {f"images in {split}": number for split, number in card["counts"].items()}
     lines = []
-    for what, published in card.get("published", {}).items():
-        number = counted.get(what, 0)
-        told = "as published" if number == published else f"published are {published:,}"
+    for what, expected in published.items():
+        number = {**counted, **records}.get(what, 0)
+        told = "as published" if number == expected else f"published are {expected:,}"
         lines.append(f"{number:,} {what}, {told}")
+    lines += [f"{number:,} {what}" for what, number in counted.items() if number and what not in published]
     return BuildReport(card["counts"], card["dropped"], directory, lines)
 
 

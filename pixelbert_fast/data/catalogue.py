@@ -25,6 +25,21 @@ BUILDERS = {
     "tuxpaint-objects": Listed(
         "pixelbert_fast.data.tuxpaint.builder:TuxpaintObjects", "single photographs of Tux Paint's stamps"
     ),
+    "coco": Listed(
+        "pixelbert_fast.data.karpathy:Coco", "COCO captions: train2014, val2014, dataset_coco.json"
+    ),
+    "flickr30k": Listed(
+        "pixelbert_fast.data.karpathy:Flickr30k", "Flickr30K captions: dataset_flickr30k.json"
+    ),
+    "visual-genome": Listed(
+        "pixelbert_fast.data.visual_genome:VisualGenome", "Visual Genome's regions, with --karpathy"
+    ),
+    "captions": Listed(
+        "pixelbert_fast.data.caption_files:CaptionFile", "your images with a .csv, .tsv or .jsonl file"
+    ),
+    "huggingface": Listed(
+        "pixelbert_fast.data.hugging_face:HuggingFace", "a set of `datasets`: --source, --column"
+    ),
 }
 
 

@@ -10,7 +10,8 @@ from typing import Any, BinaryIO, NamedTuple
 from pixelbert_fast.errors import UserError
 
 CHUNK = 1 << 20
-MAX_ELEMENT = 64 * 2**20
+_LENGTH_BITS = 26
+MAX_ELEMENT = 1 << _LENGTH_BITS
 """Longest element, in bytes: far above any in the known files, and a bound on memory for a wrong file."""
 
 _SPACE = re.compile(r"[ \t\n\r]*")
@@ -22,6 +23,23 @@ class Element(NamedTuple):
     value: Any
     start: int
     length: int
+
+    @property
+    def place(self) -> int:
+        """Where it is, in one number of 64 bits (see `packed`)."""
+        return packed(self.start, self.length)
+
+
+def packed(start: int, length: int) -> int:
+    """A place in a file, below 256 GiB and of less than MAX_ELEMENT bytes, as one number of 64 bits."""
+    return start << _LENGTH_BITS | length
+
+
+def bytes_at(path: Path | str, place: int) -> bytes:
+    """The bytes of the file at a packed place. Raises OSError."""
+    with open(path, "rb") as file:
+        file.seek(place >> _LENGTH_BITS)
+        return file.read(place & (1 << _LENGTH_BITS) - 1)
 
 
 class JsonArray:
@@ -86,7 +104,12 @@ class JsonArray:
 def read_element(file: BinaryIO, start: int, length: int) -> Any:
     """The value of the element at these bytes. Raises ValueError where the file is not as it was."""
     file.seek(start)
-    return json.loads(file.read(length).decode())
+    return value_of(file.read(length))
+
+
+def value_of(content: bytes) -> Any:
+    """The value of one element's bytes. Raises ValueError where they are not as they were."""
+    return json.loads(content.decode())
 
 
 class _Reader:
@@ -155,9 +178,11 @@ class _Reader:
             # What ends with the window may go on behind it, as a number does.
             if end < len(self._text) or self._ended:
                 break
-            if len(self._text) - self._at > MAX_ELEMENT:
+            if len(self._text) - self._at >= MAX_ELEMENT:
                 raise self.broken()
             self._more()
+        if end - self._at >= MAX_ELEMENT:
+            raise self.broken()
         text = self._text[self._at : end]
         if not text.isascii():
             try:

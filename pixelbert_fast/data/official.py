@@ -108,12 +108,28 @@ class OfficialSet:
         except Unusable as why:
             return Dropped(key, str(why))
 
+    def check_some(self, splits: Mapping[str, Sequence], dropped: Sequence[Dropped]) -> None:
+        """Raises UserError where the annotation files leave nothing to build."""
+        if any(len(specs) for specs in splits.values()):
+            return
+        if not dropped:
+            raise UserError(f"{self.name}: {self.files[0].path} lists no image")
+        raise UserError(
+            f"{self.name}: none of the {len(dropped):,} images in {self.files[0].path} can be used, "
+            f"the first ({dropped[0].key}) for: {dropped[0].why}"
+        )
+
+    def notes(self) -> list[str]:
+        """What is about to be read: before the first bar appears, a large file takes its time."""
+        sizes = [f"{file.name} ({file.path.stat().st_size / 1e6:,.1f} MB)" for file in self.files]
+        return [f"reading {', '.join(sizes)}"]
+
     def check_layout(self, paths: Sequence[str], hint: str) -> None:
         """Raises UserError where none of these first paths of an annotation file is below the folder."""
         if paths and not any(os.path.lexists(self.folder.root / path) for path in paths if "\0" not in path):
             raise UserError(
-                f"{self.name}: none of the first {len(paths)} images that {self.files[0].path} lists is "
-                f"below {self.folder.root} (the first is {paths[0]}): {hint}"
+                f"{self.name}: none of the images that {self.files[0].name} lists first is below "
+                f"{self.folder.root}, {paths[0]} for example: {hint}"
             )
 
 
@@ -130,6 +146,7 @@ class Keys:
         return True
 
 
+CHANGED = "annotation file changed while the set was built"
 DUPLICATE = "listed before under the same key"
 NO_CAPTION = "no caption"
 
@@ -176,6 +193,30 @@ def named_values(
         if name in found:
             raise UserError(f"--{option} {name} is given twice")
         found[name] = value
+    return found
+
+
+def columns_named(
+    where: Any, column: Mapping[str, str], there: Sequence[str], *, optional: Sequence[str]
+) -> dict[str, Any]:
+    """Our columns image and caption, and the `optional` ones, by the names they have `there`.
+
+    "caption" has a list of names, since --column caption=a,b may name several; an optional column is left out
+    where it has its own name and is not there. Raises UserError naming a column that is missing.
+    """
+    found: dict[str, Any] = {}
+    for ours in ("image", "caption", *optional):
+        theirs = column.get(ours, ours)
+        several = [theirs] if theirs in there else [name.strip() for name in theirs.split(",")]
+        missing = [name for name in several if name not in there]
+        if missing and ours in optional and ours not in column:
+            continue
+        if missing or (len(several) > 1 and ours != "caption"):
+            raise UserError(
+                f"{where} has no column {(missing[0] if missing else theirs)!r}, it has: {', '.join(there)}; say "
+                f"which one is meant by --column {ours}=NAME"
+            )
+        found[ours] = several if ours == "caption" else theirs
     return found
 
 
