@@ -189,12 +189,12 @@ def write_split(target: Path, source: list[Path] | list[dict], name: str, identi
         whole = Dataset.from_list(source, features=features_of(source[0]))
     fingerprint = hashlib.sha256(json.dumps([identity, name], sort_keys=True).encode()).hexdigest()[:16]
     whole = Dataset(whole.data, info=whole.info, split=None, fingerprint=fingerprint)
-    with _no_bars():
+    with no_bars():
         whole.save_to_disk(os.fspath(target), num_shards=1 + (len(whole) - 1) // ROWS_A_FILE)
 
 
 @contextmanager
-def _no_bars() -> Iterator[None]:
+def no_bars() -> Iterator[None]:
     """Keep the bars of `datasets` from breaking into ours."""
     from datasets.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 

@@ -5,18 +5,17 @@ are image (a path below the folder), caption, and perhaps split; --column names 
 be a list of them. Several rows with one image become one record, wherever they stand.
 """
 
-import csv
-import json
 from array import array
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from pixelbert_fast.data.blocks import Dropped
 from pixelbert_fast.data.build import Plan
-from pixelbert_fast.data.json_stream import MAX_ELEMENT, bytes_at, packed
+from pixelbert_fast.data.caption_table import CaptionTable
+from pixelbert_fast.data.json_stream import bytes_at
 from pixelbert_fast.data.official import (
     CHANGED,
     NO_CAPTION,
@@ -31,7 +30,6 @@ from pixelbert_fast.data.official import (
 from pixelbert_fast.data.records import SPLITS
 from pixelbert_fast.errors import UserError
 
-_DELIMITERS = {".csv": ",", ".tsv": "\t"}
 _OURS = ("image", "caption", "split")
 _FIRST = 50
 
@@ -43,8 +41,8 @@ class CaptionFile(OfficialSet):
         images: the folder that the paths of the file are relative to.
         annotations: the .csv, .tsv or .jsonl file.
         column: its names of the columns, {"image": "file_name"}; "caption" may name several, by commas.
-        share: of val and test, by a hash of the path, as {"val": 0.05}, where the file has no split column; by
-            default all images are for training.
+        share: of val and test, by a hash of the path, as {"val": 0.05}, where the file has no split
+            column; by default all images are for training.
 
     Raises UserError for a missing folder or file, an unknown kind of file, and for wrong columns or shares;
     `plan` does for a file that cannot be understood.
@@ -74,12 +72,15 @@ class CaptionFile(OfficialSet):
 
     def plan(self) -> Plan:
         """The rows of each image by their places; of the images only the paths are kept."""
-        columns = self._columns()
+        columns = self._columns
         if "split" in columns and self.shares:
             raise UserError(f"{self.files[0].path} has a split column: leave out --share")
         images, counted, dropped = _Images(), Counter(), []
         for number, place, row in self.table.rows():
             path = row.get(columns["image"])
+            if None in row:
+                dropped.append(Dropped(f"row {number:,}", "more fields than columns, a quote is missing"))
+                continue
             if not isinstance(path, str) or not path.strip("\0 \t\r\n"):
                 dropped.append(Dropped(f"row {number:,}", "no image is named"))
                 continue
@@ -95,7 +96,7 @@ class CaptionFile(OfficialSet):
 
     def render(self, spec: Sequence[int]) -> dict | Dropped:
         """The record of one image, from the places of its rows."""
-        columns, captions, path = self._columns(), [], ""
+        columns, captions, path = self._columns, [], "row"
         for place in spec:
             try:
                 row = self.table.row(bytes_at(self.files[0].path, place))
@@ -105,12 +106,8 @@ class CaptionFile(OfficialSet):
             captions += clean_captions(_texts(row, columns["caption"]))
         return self.record(path, path, captions=captions) if captions else Dropped(path, CHANGED)
 
-    def _columns(self) -> dict[str, Any]:
-        """Our columns by the file's names; "caption" has a list of them. UserError where one is missing."""
-        return self._known_columns
-
     @cached_property
-    def _known_columns(self) -> dict[str, Any]:
+    def _columns(self) -> dict[str, Any]:
         return columns_named(self.files[0].path, self.column, self.table.names, optional=("split",))
 
 
@@ -205,94 +202,3 @@ class RowGroups(Sequence):
         if not 0 <= index < len(self):
             raise IndexError(index)
         return tuple(int(place) for place in self._places[self._bounds[index] : self._bounds[index + 1]])
-
-
-class CaptionTable:
-    """The rows of a .csv, .tsv or .jsonl file, each with its place. Raises UserError for another kind of file."""
-
-    def __init__(self, path: Path):
-        self.path = path
-        suffix = path.suffix.lower()
-        if suffix not in (*_DELIMITERS, ".jsonl"):
-            raise UserError(f"{path} is none of .csv, .tsv, .jsonl: give captions in one of these")
-        self._delimiter = _DELIMITERS.get(suffix)
-
-    @cached_property
-    def names(self) -> list[str]:
-        """The names of the columns; of JSONL, the members of the first line."""
-        for _, _, row in self.rows():
-            return list(row)
-        raise UserError(f"{self.path} has no row: give a file with captions")
-
-    def rows(self) -> Iterator[tuple[int, int, dict]]:
-        """Number (from 1), place and columns of each row. Raises UserError for a row that cannot be read."""
-        with open(self.path, "rb") as file:
-            if file.read(3) != b"\xef\xbb\xbf":
-                file.seek(0)
-            yield from self._csv(file) if self._delimiter else self._jsonl(file)
-
-    def row(self, content: bytes) -> dict:
-        """The columns of a row's bytes. Raises ValueError where it has none."""
-        if self._delimiter is None:
-            row = json.loads(content)
-        else:
-            lines = content.decode().splitlines(keepends=True)
-            row = self._columns(next(csv.reader(lines, delimiter=self._delimiter), []), self.names)
-        if not isinstance(row, dict):
-            raise ValueError("not an object")
-        return row
-
-    def _jsonl(self, file: Any) -> Iterator[tuple[int, int, dict]]:
-        number = 0
-        for start, line in self._lines(file):
-            if not line.strip():
-                continue
-            number += 1
-            try:
-                yield number, packed(start, len(line)), self.row(line)
-            except (ValueError, RecursionError):
-                raise UserError(f"{self.path}: row {number:,} is not a JSON object in UTF-8") from None
-
-    def _csv(self, file: Any) -> Iterator[tuple[int, int, dict]]:
-        end = file.tell()
-
-        def decoded() -> Iterator[str]:
-            nonlocal end
-            for start, line in self._lines(file):
-                end = start + len(line)
-                yield line.decode()
-
-        reader = csv.reader(decoded(), delimiter=self._delimiter)
-        names: list[str] | None = None
-        number = 0
-        while True:
-            start = end
-            try:
-                fields = next(reader, None)
-            except UnicodeDecodeError:
-                raise UserError(f"{self.path}: line {reader.line_num + 1:,} is not in UTF-8") from None
-            except csv.Error as error:
-                raise UserError(f"{self.path}: line {reader.line_num:,} cannot be read ({error})") from None
-            if fields is None:
-                return
-            if not any(fields):
-                continue
-            if names is None:
-                names = [field.strip() for field in fields]
-                continue
-            number += 1
-            yield number, packed(start, end - start), self._columns(fields, names)
-
-    @staticmethod
-    def _columns(fields: list[str], names: list[str]) -> dict:
-        return dict(zip(names, fields, strict=False))
-
-    def _lines(self, file: Any) -> Iterator[tuple[int, bytes]]:
-        start = file.tell()
-        while line := file.readline(MAX_ELEMENT):
-            if len(line) == MAX_ELEMENT:
-                raise UserError(
-                    f"{self.path} has a line of more than {MAX_ELEMENT >> 20} MiB at byte {start:,}"
-                )
-            yield start, line
-            start += len(line)

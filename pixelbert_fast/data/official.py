@@ -98,15 +98,15 @@ class OfficialSet:
             "annotations": [file.entry() for file in self.files],
             "counted": dict(counted or {}),
             "published": dict(published or {}),
-            "dropped": [{"key": one.key, "why": one.why} for one in dropped],
+            "dropped": [{"key": storable(one.key), "why": one.why} for one in dropped],
         }
 
     def record(self, key: str, path: str, **columns: Any) -> dict | Dropped:
         """The record of the image at `path` below the folder with further columns, or why there is none."""
         try:
-            return {"key": key, **self.folder.read(path), **columns}
+            return {"key": storable(key), **self.folder.read(path), **columns}
         except Unusable as why:
-            return Dropped(key, str(why))
+            return Dropped(storable(key), str(why))
 
     def check_some(self, splits: Mapping[str, Sequence], dropped: Sequence[Dropped]) -> None:
         """Raises UserError where the annotation files leave nothing to build."""
@@ -126,7 +126,7 @@ class OfficialSet:
 
     def check_layout(self, paths: Sequence[str], hint: str) -> None:
         """Raises UserError where none of these first paths of an annotation file is below the folder."""
-        if paths and not any(os.path.lexists(self.folder.root / path) for path in paths if "\0" not in path):
+        if paths and not any(os.path.lexists(self.folder.root / path) for path in paths):
             raise UserError(
                 f"{self.name}: none of the images that {self.files[0].name} lists first is below "
                 f"{self.folder.root}, {paths[0]} for example: {hint}"
@@ -155,9 +155,12 @@ def clean(text: Any) -> str:
     """A text as one line: runs of space, line ends included, become one space; empty for what is no text."""
     if not isinstance(text, str):
         return ""
-    # Half of a surrogate pair, which JSON can name, cannot be stored.
-    whole = text if text.isascii() else text.encode("utf-8", "replace").decode()
-    return " ".join(whole.split())
+    return " ".join(storable(text).split())
+
+
+def storable(text: str) -> str:
+    """The text without halves of surrogate pairs, which JSON can name and UTF-8 cannot."""
+    return text if text.isascii() else text.encode("utf-8", "replace").decode()
 
 
 def clean_captions(texts: Iterable[Any], counted: Counter | None = None) -> list[str]:
@@ -213,8 +216,8 @@ def columns_named(
             continue
         if missing or (len(several) > 1 and ours != "caption"):
             raise UserError(
-                f"{where} has no column {(missing[0] if missing else theirs)!r}, it has: {', '.join(there)}; say "
-                f"which one is meant by --column {ours}=NAME"
+                f"{where} has no column {(missing[0] if missing else theirs)!r}, it has: {', '.join(there)}; "
+                f"say which one is meant by --column {ours}=NAME"
             )
         found[ours] = several if ours == "caption" else theirs
     return found

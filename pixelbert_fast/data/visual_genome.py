@@ -1,4 +1,4 @@
-"""The builder of `visual-genome`: region descriptions, each a caption of its whole image, as the paper has it.
+"""The builder of `visual-genome`: region descriptions, each a caption of its whole image as in the paper.
 
 ``region_descriptions.json`` is [{"id": IMAGE, "regions": [{"region_id", "image_id", "phrase", "x", "y",
 "width", "height"}, ...]}, ...], about 700 MB, with images that have no regions. ``image_data.json`` is
@@ -46,7 +46,7 @@ class VisualGenome(OfficialSet):
         images: the folder that holds VG_100K/ and VG_100K_2/ (or all the images).
         annotations: region_descriptions.json and image_data.json, in any order.
         karpathy: dataset_coco.json.
-        share: of val and test, by a hash of the key, as {"val": 0.01}; by default all images are for training.
+        share: of val and test, by a hash of the key, as {"val": 0.01}; by default all are for training.
 
     Raises UserError for a missing folder or file, and for a wrong share; `plan` does for another file.
     """
