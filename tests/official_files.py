@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,14 @@ def lying(number: int) -> bytes:
     exif = Image.Exif()
     exif[0x0112] = 6
     return picture(number, exif=exif)
+
+
+def declared_huge() -> bytes:
+    """A PNG whose header declares 30,000 x 30,000 pixels, with none of them behind it."""
+    content = bytearray(picture(1, file_format="PNG"))
+    content[16:24] = (30_000).to_bytes(4) * 2
+    content[29:33] = zlib.crc32(content[12:29]).to_bytes(4)
+    return bytes(content)
 
 
 def put(path: Path, content: bytes) -> Path:

@@ -15,6 +15,7 @@ from pixelbert_fast.errors import UserError
 from tests.official_files import (
     FIVE,
     coco_image,
+    declared_huge,
     lying,
     picture,
     put,
@@ -137,10 +138,7 @@ def test_what_cannot_be_in_a_set_is_dropped_with_its_reason(tmp_path: Path) -> N
     put(folder / "empty.jpg", b"")
     (folder / "folder.jpg").mkdir()
     (folder / "link.jpg").symlink_to(tmp_path / "outside" / "secret.jpg")
-    # A header that declares 30,000 x 30,000 pixels, and none behind it.
-    bomb = bytearray(picture(1, file_format="PNG"))
-    bomb[16:24] = (30_000).to_bytes(4) * 2
-    put(folder / "bomb.png", bytes(bomb))
+    put(folder / "bomb.png", declared_huge())
     # First one that is as it should be, by which the file is told.
     file = tmp_path / "dataset_coco.json"
     file.write_text(json.dumps({"images": [coco_image(22, 10, "train", FIVE), *entries], "dataset": "coco"}))
