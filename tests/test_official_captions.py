@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -24,6 +28,7 @@ from tests.official_files import (
     write_visual_genome,
 )
 
+ROOT = Path(__file__).resolve().parent.parent
 LINES = [" ".join(text.split()) for text in FIVE]
 
 
@@ -241,6 +246,56 @@ def test_one_set_given_for_another_is_told(tmp_path: Path) -> None:
     images, file = write_coco(tmp_path / "coco")
     with pytest.raises(UserError, match=r"is of 'coco': give dataset_flickr30k\.json"):
         make_builder("flickr30k", images=images, annotations=[file]).plan()
+
+
+_BUILD = """
+import time
+from pixelbert_fast.data.build import build_set, make_builder
+
+def progress(advance, total):
+    if advance:
+        print(advance, flush=True)
+        time.sleep(60)
+
+if __name__ == "__main__":
+    builder = make_builder("coco", images={images!r}, annotations=[{file!r}])
+    build_set(builder, {out!r}, workers=1, block=4, progress=progress)
+"""
+
+
+def test_a_killed_build_goes_on_where_it_was(tmp_path: Path) -> None:
+    images, file = write_coco(
+        tmp_path,
+        images=[coco_image(i, 100 + i, "train" if i % 3 else "restval", FIVE) for i in range(30)],
+    )
+    for missing in (105, 122):
+        next(images.glob(f"*/*{missing}.jpg")).unlink()
+    code = _BUILD.format(images=str(images), file=str(file), out=str(tmp_path / "killed"))
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    build = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, env=environment, text=True, cwd=ROOT
+    )
+    try:
+        assert build.stdout.readline().strip() == "4"
+    finally:
+        build.send_signal(signal.SIGKILL)
+        build.wait()
+        build.stdout.close()
+    assert not (tmp_path / "killed").exists()
+
+    builder, seen = make_builder("coco", images=images, annotations=[file]), []
+    report = build_set(builder, tmp_path / "killed", workers=1, progress=lambda *now: seen.append(now))
+    assert seen[0] == (4, 30)
+    assert report.counts == {"train": 28, "val": 0, "test": 0}
+    assert why(report) == {"coco-105": "image file is missing", "coco-122": "image file is missing"}
+    build_set(builder, tmp_path / "whole", workers=1, block=4)
+    assert files(tmp_path / "killed") == files(tmp_path / "whole")
+
+
+def files(directory: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(directory)): path.read_bytes() for path in directory.rglob("*") if path.is_file()
+    }
 
 
 def genome(tmp_path: Path, **options):
