@@ -10,6 +10,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from pixelbert_fast.data.build import build_set, make_builder
+from pixelbert_fast.data.records import open_set
+
 
 def picture(number: int, size: tuple[int, int] = (24, 16), file_format: str = "JPEG", **options) -> bytes:
     """An encoded image of its own for each number; `size` is (width, height) as stored."""
@@ -175,3 +178,15 @@ def write_visual_genome(root: Path) -> tuple[Path, Path, Path]:
     described.write_text(json.dumps(regions))
     listed.write_text(json.dumps(data))
     return root / "vg", described, listed
+
+
+def built(name: str, out: Path, **options):
+    """The report of a build, and the records of each split that has any."""
+    report = build_set(make_builder(name, **options), out, workers=1)
+    opened = open_set(out)
+    return report, {split: list(opened.split(split)) for split in opened.splits if report.counts[split]}
+
+
+def why(report) -> dict[str, str]:
+    """By key, why each record was dropped."""
+    return {one["key"]: one["why"] for one in report.dropped}

@@ -133,6 +133,7 @@ def test_rows_that_cannot_be_used_are_dropped_with_their_reasons(tmp_path: Path,
     [
         ("c.csv", b"", {}, "has no row"),
         ("c.csv", b"image,caption\n", {}, "has no row"),
+        ("c.csv", b"image,caption,caption\na.jpg,x,y\n", {}, "has two columns 'caption'"),
         ("c.txt", b"image,caption\n", {}, r"is none of \.csv, \.tsv, \.jsonl"),
         ("c.csv", b"picture,caption\na.jpg,x\n", {}, "no column 'image', it has: picture, .*image=NAME"),
         ("c.csv", GOOD, {"column": ["caption=txt"]}, "no column 'txt', it has: image, caption"),

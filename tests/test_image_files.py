@@ -30,6 +30,24 @@ def test_the_size_is_that_of_the_decoded_picture(orientation: int, file_format: 
     assert (columns["height"], columns["width"]) == to_rgb(content).shape[:2]
 
 
+@pytest.mark.parametrize(
+    ("file_format", "options"), [("JPEG", {}), ("JPEG", {"progressive": True}), ("PNG", {}), ("WEBP", {})]
+)
+def test_what_is_cut_off_is_refused_as_the_decoder_would(file_format: str, options: dict) -> None:
+    content = picture(1, (70, 50), file_format, **options)
+    refused = 0
+    for end in [*range(1, len(content), 97), *range(len(content) - 40, len(content) + 1)]:
+        try:
+            to_rgb(content[:end])
+        except UserError:
+            refused += 1
+            with pytest.raises(Unusable):
+                image_columns(content[:end])
+        else:
+            assert image_columns(content[:end])["height"] == 50
+    assert refused > 20
+
+
 @pytest.mark.parametrize("mode", ["1", "L", "P", "CMYK", "I;16"])
 def test_images_of_every_mode_are_kept_as_they_came(mode: str, tmp_path: Path) -> None:
     path = tmp_path / ("a.tiff" if mode in ("CMYK", "1") else "a.png")

@@ -90,6 +90,8 @@ class CaptionTable:
                 continue
             if names is None:
                 names = [field.strip() for field in fields]
+                if twice := [name for name in names if names.count(name) > 1]:
+                    raise UserError(f"{self.path} has two columns {twice[0]!r}: give each its own name")
                 continue
             number += 1
             yield number, packed(start, end - start), self._columns(fields, names)

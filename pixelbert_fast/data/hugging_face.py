@@ -3,6 +3,8 @@
 The source is the name of a set on a hub, or a directory: one written by ``save_to_disk``, or one that
 ``load_dataset`` understands (Parquet files, an imagefolder with its metadata.csv, ...). The image column
 holds ``datasets.Image``, encoded bytes, or paths; a caption is a text or a list of texts. A row is a record.
+
+``load_dataset`` keeps a copy of what it reads in its own cache ($HF_HOME), as ever.
 """
 
 import os
@@ -64,11 +66,8 @@ class HuggingFace:
         config: str | None = None,
         images: Path | None = None,
     ):
-        self.column, self.shares, self.config = (
-            named_values("column", column, _OURS),
-            split_shares(share),
-            config,
-        )
+        self.column, self.shares = named_values("column", column, _OURS), split_shares(share)
+        self.config, source = config, str(source)
         local = Path(source).expanduser()
         self.directory = local.resolve() if local.is_dir() else None
         self.source = str(self.directory or source)
@@ -161,6 +160,13 @@ class HuggingFace:
             return Dropped(key, str(why))
 
     @cached_property
+    def _cache(self) -> ImageFolder:
+        """Where the files that a hub's set refers to were downloaded to."""
+        from datasets import config
+
+        return ImageFolder(self.name, config.HF_CACHE_HOME)
+
+    @cached_property
     def _names(self) -> list[str]:
         return list(self.sets)
 
@@ -188,12 +194,7 @@ class HuggingFace:
             return image_columns(value)
         if not path:
             raise Unusable("no image")
-        folder = self.folder
-        if folder is None:
-            # What a hub's set refers to was downloaded to the library's own cache.
-            from datasets import config
-
-            folder = ImageFolder(self.name, config.HF_CACHE_HOME)
+        folder = self.folder or self._cache
         if os.path.isabs(path):
             # Links on the way are no reason: `find` looks at where the file itself lies.
             real = os.path.realpath(path)

@@ -36,7 +36,8 @@ class ImageFolder:
         what = f"{name}: --images names the folder that the images lie below"
         try:
             self.root = given.resolve(strict=True)
-            os.listdir(self.root)
+            with os.scandir(self.root):
+                pass
         except FileNotFoundError:
             raise UserError(f"{what}, and there is no folder {given}") from None
         except NotADirectoryError:

@@ -22,6 +22,10 @@ class AnnotationFile:
         self.name = self.path.name
         if self.path.is_dir():
             raise UserError(f"{set_name}: {path} is a folder, give the annotation file in it")
+        if self.path.exists() and not self.path.is_file():
+            raise UserError(
+                f"{set_name}: {path} is no ordinary file, which is read more than once: save it first"
+            )
         try:
             with open(self.path, "rb"):
                 pass
@@ -181,17 +185,19 @@ def named_values(
     Raises UserError for a word without a name or value, and for a name given twice or not among `known`.
     """
     if isinstance(given, Mapping):
-        pairs = list(given.items())
+        pairs = [(name, "" if value is None else str(value)) for name, value in given.items()]
     else:
         words = [given] if isinstance(given, str) else given
-        pairs = [(name.strip(), value.strip()) for name, _, value in (word.partition("=") for word in words)]
+        pairs = [
+            (name.strip(), value.strip()) for name, _, value in (str(word).partition("=") for word in words)
+        ]
     found: dict[str, Any] = {}
     for name, value in pairs:
         if name not in known:
             close = nearest(str(name), known)
             hint = f"did you mean {close!r}?" if close else f"known are: {', '.join(known)}"
             raise UserError(f"--{option} takes NAME=VALUE and has no {name!r}; {hint}")
-        if value in ("", None):
+        if not value:
             raise UserError(f"--{option} {name} is given no value: write --{option} {name}=VALUE")
         if name in found:
             raise UserError(f"--{option} {name} is given twice")
