@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,6 +14,48 @@ from pixelbert_fast.data.build import build_set, make_builder
 from pixelbert_fast.data.records import open_set
 from pixelbert_fast.errors import UserError
 from tests.official_files import FIVE, coco_image, picture, why, write_coco, write_flickr, write_visual_genome
+
+ROOT = Path(__file__).resolve().parent.parent
+
+_PLAN = """
+import json, resource, sys
+from pixelbert_fast.data.build import make_builder
+given = json.loads(sys.argv[1])
+build = lambda: sum(len(specs) for specs in make_builder("visual-genome", **given).plan().splits.values())
+assert build() == 3
+with open(given["annotations"][0], "w") as file:
+    for number in range(3_000):
+        regions = [
+            {"region_id": 50 * number + i, "width": 82, "height": 139, "image_id": number + 100,
+             "phrase": f"phrase {i} of {number}, told at some length", "y": 57, "x": 421}
+            for i in range(50)
+        ]
+        file.write("[," [number > 0] + json.dumps({"regions": regions, "id": number + 100}))
+    file.write("]")
+with open(given["annotations"][1], "w") as file:
+    images = [{"image_id": number + 100, "coco_id": None, "url": "VG_100K/1.jpg"} for number in range(3_000)]
+    json.dump(images, file)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+assert build() == 3_000
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+
+
+def test_phrases_are_not_held_in_memory(tmp_path: Path) -> None:
+    images, described, listed = write_visual_genome(tmp_path)
+    _, karpathy = write_coco(tmp_path)
+    given = {"images": images, "annotations": [str(described), str(listed)], "karpathy": karpathy}
+    result = subprocess.run(
+        [sys.executable, "-c", _PLAN, json.dumps(given, default=str)],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    assert result.returncode == 0, result.stderr
+    assert described.stat().st_size > 20e6
+    # Read whole, this file takes more than 80,000 KiB; an image at a time, some windows of 1 MiB.
+    assert int(result.stdout) < 20_000
 
 
 def genome(tmp_path: Path, **options):

@@ -58,7 +58,7 @@ def options_from_words(name: str, words: dict[str, Any]) -> dict[str, Any]:
     known = _parameters(name)
     options = {}
     for option, value in words.items():
-        if value is None or value == []:
+        if value in (None, "", []):
             continue
         if isinstance(value, str) and option in known and known[option].annotation is int:
             try:

@@ -168,7 +168,7 @@ class Flickr30k(_Karpathy):
     name = "flickr30k"
     dataset = "flickr30k"
     home = "https://shannon.cs.illinois.edu/DenotationGraph"
-    licence = "captions CC BY 3.0; images under the terms of Flickr, for research and education only"
+    licence = "captions CC BY 3.0; images under the terms of Flickr and of their owners"
     needed = ("filename", "split", "sentences")
     # As two copies of this file on the Hugging Face hub count, umaru97/flickr30k_train_val_test among them.
     published = {"images in train": 29_000, "images in val": 1_014, "images in test": 1_000}
