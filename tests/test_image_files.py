@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -46,6 +47,26 @@ def test_what_is_cut_off_is_refused_as_the_decoder_would(file_format: str, optio
         else:
             assert image_columns(content[:end])["height"] == 50
     assert refused > 20
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL", "ignore::PIL.Image.DecompressionBombWarning")
+@pytest.mark.parametrize("file_format", ["JPEG", "PNG", "GIF", "WEBP", "TIFF", "BMP", "JPEG2000", "PPM"])
+def test_corrupted_files_are_kept_where_they_can_be_decoded(file_format: str) -> None:
+    rng = np.random.default_rng(3)
+    whole = np.frombuffer(picture(1, (70, 50), file_format), np.uint8)
+    for _ in range(60):
+        content = whole.copy()
+        content[rng.integers(0, min(len(content), 700), 4)] = rng.integers(0, 256, 4)
+        if rng.random() < 0.2:
+            content = content[: rng.integers(1, len(content))]
+        try:
+            expected = to_rgb(content.tobytes()).shape[:2]
+        except UserError:
+            with pytest.raises(Unusable):
+                image_columns(content.tobytes())
+        else:
+            columns = image_columns(content.tobytes())
+            assert (columns["height"], columns["width"]) == expected
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "P", "CMYK", "I;16"])
