@@ -18,6 +18,7 @@ from typing import Annotated, Any
 import typer
 
 from . import __version__
+from .data.catalogue import listing
 from .errors import RunError, UserError, nearest
 
 # Typer's own UsageError has no public name: older versions take it from click, newer ones from a copy inside.
@@ -56,29 +57,61 @@ def pixelbert(
     """Pixel-BERT: build data sets, train, and look at this machine."""
 
 
-@data_app.command("build")
+_BUILD_HELP = """Build a data set: a Hugging Face `datasets` directory with its card.
+
+Resumes where it was stopped.
+
+\b
+Sets:
+"""
+
+
+@data_app.command("build", help=_BUILD_HELP + "\n".join(f"  {line}" for line in listing()))
 def build_data(
     name: Annotated[str, typer.Argument(help="Which set; a wrong name lists them.")],
     out: Annotated[Path, typer.Option(help="The directory to write.")],
-    images: Annotated[int | None, typer.Option(help="Images in all splits together.")] = None,
+    images: Annotated[
+        str | None, typer.Option(help="Rendered sets: how many, in all splits. Others: the folder of images.")
+    ] = None,
+    annotations: Annotated[
+        list[Path] | None, typer.Option(help="An annotation file as distributed; may be repeated.")
+    ] = None,
+    karpathy: Annotated[
+        Path | None, typer.Option(help="dataset_coco.json, whose val and test images are left out.")
+    ] = None,
+    column: Annotated[
+        list[str] | None, typer.Option(help="OURS=THEIRS, as image=photo; may be repeated.")
+    ] = None,
+    share: Annotated[
+        list[str] | None, typer.Option(help="SPLIT=SHARE, as val=0.05, of a set without splits; repeated.")
+    ] = None,
+    config: Annotated[str | None, typer.Option(help="Configuration of a set of a hub.")] = None,
     seed: Annotated[int | None, typer.Option(help="The same seed gives the same set.")] = None,
     size: Annotated[int | None, typer.Option(help="Pixels on a side of each image.")] = None,
     source: Annotated[
-        Path | None, typer.Option(help="Folder of the collection the set is made from.")
+        str | None, typer.Option(help="Folder of the collection, or the name of a set on a hub.")
     ] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Processes; default: one a core.")] = None,
 ) -> None:
-    """Build a data set: a Hugging Face `datasets` directory with its card. Resumes where it was stopped."""
-    from .data.build import build_set, make_builder
+    from .data import build
 
-    given = {"images": images, "seed": seed, "size": size, "source": str(source) if source else None}
-    options = {key: value for key, value in given.items() if value is not None}
+    words = {
+        "images": images,
+        "annotations": [str(path) for path in annotations or ()],
+        "karpathy": str(karpathy) if karpathy else None,
+        "column": column,
+        "share": share,
+        "config": config,
+        "seed": seed,
+        "size": size,
+        "source": source,
+    }
     try:
-        builder = make_builder(name, **options)
+        builder = build.make_builder(name, **build.options_from_words(name, words))
         for line in getattr(builder, "notes", list)():
             typer.echo(line)
         with closing(_Bar(f"building {name}")) as bar:
-            report = build_set(builder, out, workers=workers, progress=bar.update)
+            report = build.build_set(builder, out, workers=workers, progress=bar.update)
     except KeyboardInterrupt:
         raise Stopped(f"stopped; run the same command again to go on building {out}") from None
     _print_report(report)
@@ -155,6 +188,8 @@ class _Bar:
 def _print_report(report: Any) -> None:
     counts = ", ".join(f"{split} {count:,}" for split, count in report.counts.items())
     typer.echo(f"{report.directory}: {counts}")
+    for line in report.counted:
+        typer.echo(line)
     if not report.dropped:
         return
     reasons = Counter(drop["why"] for drop in report.dropped)

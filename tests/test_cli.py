@@ -12,6 +12,8 @@ import pytest
 import pixelbert_fast
 from pixelbert_fast import cli
 from pixelbert_fast.data import build
+from pixelbert_fast.data.build import BuildReport
+from pixelbert_fast.data.catalogue import BUILDERS
 from pixelbert_fast.errors import RunError, UserError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -39,6 +41,13 @@ def test_help(line: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert "Usage: pixelbert" in capsys.readouterr().out
 
 
+def test_the_help_of_building_lists_every_set(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["data", "build", "--help"]) == 0
+    lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    for name, listed in BUILDERS.items():
+        assert f"{name} {listed.line}" in lines
+
+
 @pytest.mark.parametrize("line", [[], ["data"]])
 def test_no_command_shows_the_usage(line: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(line) == 2
@@ -51,7 +60,10 @@ def test_no_command_shows_the_usage(line: list[str], capsys: pytest.CaptureFixtu
         (["dta"], "Did you mean 'data'?"),
         (["data", "biuld"], "Did you mean 'build'?"),
         (["data", "build", "scenes", "--out", "x", "--imges", "4"], "did you mean --images?"),
-        (["data", "build", "scenes", "--out", "x", "--images", "four"], "Invalid value for '--images'"),
+        (
+            ["data", "build", "scenes", "--out", "x", "--images", "four"],
+            "takes a whole number for --images, not 'four'",
+        ),
         (["data", "build", "scenes"], "Missing option '--out'"),
         (["data", "build", "scene", "--out", "x"], "did you mean 'scenes'?"),
     ],
@@ -110,9 +122,9 @@ def test_debug_shows_the_traceback_wherever_it_stands(
 def test_what_a_builder_notes_of_its_source_is_printed_before_building(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def build_set(*arguments: object, **options: object) -> SimpleNamespace:
+    def build_set(*arguments: object, **options: object) -> BuildReport:
         assert capsys.readouterr().out == "kept 3 photographs\nof 2 objects\n"
-        return SimpleNamespace(counts={"train": 5}, dropped=[], directory=tmp_path)
+        return BuildReport(counts={"train": 5}, directory=tmp_path)
 
     builder = SimpleNamespace(notes=lambda: ["kept 3 photographs", "of 2 objects"])
     monkeypatch.setattr(build, "make_builder", lambda *arguments, **options: builder)
@@ -126,13 +138,15 @@ def test_the_report_counts_what_was_dropped_and_why(
 ) -> None:
     dropped = [{"key": str(i), "why": "no caption"} for i in range(1500)]
     dropped += [{"key": f"r{i}", "why": f"reason {i}"} for i in range(12)]
-    report = SimpleNamespace(counts={"train": 12000, "val": 5}, dropped=dropped, directory=tmp_path)
+    published = ["12,000 images in train, as published"]
+    report = BuildReport({"train": 12000, "val": 5}, dropped, tmp_path, published)
     monkeypatch.setattr(build, "build_set", lambda *arguments, **options: report)
     assert cli.main(build_line(tmp_path)) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == f"{tmp_path}: train 12,000, val 5"
-    assert lines[1].startswith("dropped 1,512 ")
-    assert lines[2].split() == ["1,500", "no", "caption"]
+    assert lines[1] == "12,000 images in train, as published"
+    assert lines[2].startswith("dropped 1,512 ")
+    assert lines[3].split() == ["1,500", "no", "caption"]
     assert lines[-1].split() == ["3", "for", "3", "other", "reasons"]
 
 

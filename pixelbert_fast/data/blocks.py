@@ -5,7 +5,7 @@ import json
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +17,8 @@ from pixelbert_fast.errors import RunError
 # About as large as an Arrow file may get before it is better cut in two: memory-mapped, size itself costs
 # nothing.
 ROWS_A_FILE = 50_000
+# Images held in memory before they are written: a block of large photographs would not fit otherwise.
+HELD_BYTES = 64 * 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +35,7 @@ class Block:
 
     split: str
     start: int
-    specs: list
+    specs: Sequence
 
     def arrow(self, directory: Path) -> Path:
         return directory / f"{self.split}-{self.start:09d}.arrow"
@@ -128,29 +130,49 @@ def _write_in_worker(block: Block) -> int:
 
 def write_block(builder: Any, block: Block, directory: Path) -> int:
     """Render one block and write its files; the number of specs done."""
-    records, dropped = [], []
-    for index, spec in enumerate(block.specs, block.start):
-        record = builder.render(spec)
-        if isinstance(record, Dropped):
-            dropped.append({"index": index, "key": record.key, "why": record.why})
-        else:
-            records.append(record)
-    if records:
-        _write_arrow(records, block.arrow(directory))
+    arrow, dropped = _ArrowFile(block.arrow(directory)), []
+    with arrow:
+        for index, spec in enumerate(block.specs, block.start):
+            record = builder.render(spec)
+            if isinstance(record, Dropped):
+                dropped.append({"index": index, "key": record.key, "why": record.why})
+            else:
+                arrow.write(record)
     path = block.summary(directory)
     beside = path.with_name(path.name + ".new")
-    beside.write_text(json.dumps({"rows": len(records), "dropped": dropped}))
+    beside.write_text(json.dumps({"rows": arrow.rows, "dropped": dropped}))
     os.replace(beside, path)
     return len(block.specs)
 
 
-def _write_arrow(records: list[dict], path: Path) -> None:
-    from datasets.arrow_writer import ArrowWriter
+class _ArrowFile:
+    """An Arrow file that is made with the first record and holds at most HELD_BYTES of images in memory."""
 
-    with ArrowWriter(features=features_of(records[0]), path=os.fspath(path)) as writer:
-        for record in records:
-            writer.write(record)
-        writer.finalize()
+    def __init__(self, path: Path):
+        self.rows = 0
+        self._path, self._writer, self._held = path, None, 0
+
+    def __enter__(self) -> "_ArrowFile":
+        return self
+
+    def write(self, record: dict) -> None:
+        if self._writer is None:
+            from datasets.arrow_writer import ArrowWriter
+
+            self._writer = ArrowWriter(features=features_of(record), path=os.fspath(self._path))
+        self._writer.write(record)
+        self.rows += 1
+        self._held += len(record["image"])
+        if self._held > HELD_BYTES:
+            self._writer.write_examples_on_file()
+            self._held = 0
+
+    def __exit__(self, kind, *_) -> None:
+        if self._writer is None:
+            return
+        if kind is None:
+            self._writer.finalize()
+        self._writer.close()
 
 
 def write_split(target: Path, source: list[Path] | list[dict], name: str, identity: dict) -> None:
@@ -167,12 +189,12 @@ def write_split(target: Path, source: list[Path] | list[dict], name: str, identi
         whole = Dataset.from_list(source, features=features_of(source[0]))
     fingerprint = hashlib.sha256(json.dumps([identity, name], sort_keys=True).encode()).hexdigest()[:16]
     whole = Dataset(whole.data, info=whole.info, split=None, fingerprint=fingerprint)
-    with _no_bars():
+    with no_bars():
         whole.save_to_disk(os.fspath(target), num_shards=1 + (len(whole) - 1) // ROWS_A_FILE)
 
 
 @contextmanager
-def _no_bars() -> Iterator[None]:
+def no_bars() -> Iterator[None]:
     """Keep the bars of `datasets` from breaking into ours."""
     from datasets.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 

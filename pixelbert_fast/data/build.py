@@ -6,27 +6,29 @@ one ``datasets`` directory, which takes OUT's name as the last step, so OUT is n
 """
 
 import fcntl
-import importlib
-import inspect
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 from pixelbert_fast.data.blocks import Block, Dropped, render_blocks, write_split
+from pixelbert_fast.data.catalogue import make_builder, options_from_words
 from pixelbert_fast.data.records import CARD, PAIR_COLUMNS, PAIRS, SPLITS, VERSION, read_card, write_card
-from pixelbert_fast.errors import RunError, UserError, nearest
+from pixelbert_fast.errors import RunError, UserError
 
-BUILDERS = {
-    "scenes": "pixelbert_fast.data.scenes.builder:Scenes",
-    "scenes-objects": "pixelbert_fast.data.scenes.builder:SceneObjects",
-    "tuxpaint": "pixelbert_fast.data.tuxpaint.builder:Tuxpaint",
-    "tuxpaint-objects": "pixelbert_fast.data.tuxpaint.builder:TuxpaintObjects",
-}
+__all__ = [
+    "BuildReport",
+    "Dropped",
+    "Plan",
+    "SetBuilder",
+    "build_set",
+    "make_builder",
+    "options_from_words",
+]
 
 Progress = Callable[[int, int], None]
 
@@ -36,14 +38,16 @@ class Plan:
     """All that is decided before anything is rendered.
 
     Args:
-        splits: for each split its specs, one a record, in order; a spec is any small picklable value.
+        splits: for each split its specs, one a record, in order (a list, or an array of numbers); a spec is
+            any small picklable value.
         card: what card.json says beside format, name, options and counts; its "dropped", if any, lists what
-            was left out already, and dropped records are added to it.
+            was left out already, and dropped records are added to it; its "published" ({"images in train":
+            113287, ...}) is compared with "counted" ({"what": number}) and the records of each split.
         pairs: for each split its statements about two images (the columns PAIR_COLUMNS), where `left` and
             `right` are places in the split's specs; None for a set without them.
     """
 
-    splits: dict[str, list]
+    splits: dict[str, Sequence]
     card: dict
     pairs: dict[str, list[dict]] | None = None
 
@@ -69,35 +73,13 @@ class SetBuilder(Protocol):
 
 @dataclass(slots=True)
 class BuildReport:
-    """What came of a build: records by split, what was dropped ({"key", "why"}), and where the set lies."""
+    """What came of a build: records by split, what was dropped ({"key", "why"}), where the set lies, and
+    lines on what else was counted, compared with what was published."""
 
     counts: dict[str, int]
     dropped: list[dict[str, str]] = field(default_factory=list)
     directory: Path = Path()
-
-
-def make_builder(name: str, **options: Any) -> SetBuilder:
-    """The builder of this name; an option of None counts as not given.
-
-    Raises UserError naming an unknown builder or option, with the nearest known one.
-    """
-    if name not in BUILDERS:
-        raise UserError(f"there is no data set {name!r}{_hint(name, BUILDERS)}")
-    module, _, attribute = BUILDERS[name].partition(":")
-    make = getattr(importlib.import_module(module), attribute)
-    known = inspect.signature(make).parameters
-    for option in options:
-        if option not in known:
-            raise UserError(f"the data set {name!r} has no option {option!r}{_hint(option, known)}")
-    for option, parameter in known.items():
-        if parameter.default is inspect.Parameter.empty and options.get(option) is None:
-            raise UserError(f"the data set {name!r} needs the option {option!r}")
-    return make(**{option: value for option, value in options.items() if value is not None})
-
-
-def _hint(word: str, known) -> str:
-    close = nearest(word, list(known))
-    return f"; did you mean {close!r}?" if close else f"; known are: {', '.join(known)}"
+    counted: list[str] = field(default_factory=list)
 
 
 def build_set(
@@ -180,7 +162,19 @@ def _finished(out: Path, identity: dict) -> BuildReport | None:
         raise UserError(
             f"{out} holds another data set, {_told(there, identity)}: name another directory or delete it"
         )
-    return BuildReport(card["counts"], card["dropped"], out)
+    return _report(card, out)
+
+
+def _report(card: dict, directory: Path) -> BuildReport:
+    counted, published = card.get("counted", {}), card.get("published", {})
+    records = {f"images in {split}": number for split, number in card["counts"].items()}
+    lines = []
+    for what, expected in published.items():
+        number = {**counted, **records}.get(what, 0)
+        told = "as published" if number == expected else f"published are {expected:,}"
+        lines.append(f"{number:,} {what}, {told}")
+    lines += [f"{number:,} {what}" for what, number in counted.items() if number and what not in published]
+    return BuildReport(card["counts"], card["dropped"], directory, lines)
 
 
 def _told(there: dict, wanted: dict) -> str:
@@ -247,13 +241,15 @@ def _assemble(plan: Plan, blocks: list[Block], partial: Path, identity: dict) ->
         missing = [entry for block in own for entry in block.dropped(partial)]
         dropped += [{"key": entry["key"], "why": entry["why"]} for entry in missing]
         gone = {entry["index"] for entry in missing}
-        kept = [i for i in range(len(specs)) if i not in gone]
-        if specs and not kept:
+        counts[split] = len(specs) - len(gone)
+        if specs and not counts[split]:
             why = missing[0]["why"]
             raise UserError(f"all {len(specs)} images of split {split!r} were dropped, the first for: {why}")
-        counts[split] = len(kept)
-        rows[split] = {index: row for row, index in enumerate(kept)}
-        if kept:
+        if plan.pairs is not None:
+            rows[split] = {
+                index: row for row, index in enumerate(i for i in range(len(specs)) if i not in gone)
+            }
+        if counts[split]:
             files = [block.arrow(partial) for block in own if block.rows(partial)]
             write_split(target / split, files, split, identity)
     written = [split for split in counts if counts[split]]
@@ -268,7 +264,7 @@ def _assemble(plan: Plan, blocks: list[Block], partial: Path, identity: dict) ->
     if plan.pairs is not None:
         card["pairs"] = _write_pairs(target / PAIRS, plan.pairs, rows, identity)
     write_card(target, card)
-    return BuildReport(counts, dropped)
+    return _report(card, target)
 
 
 def _write_splits(directory: Path, splits: list[str]) -> None:
