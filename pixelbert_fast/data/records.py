@@ -41,7 +41,7 @@ PAIR_COLUMNS = ("left", "right", "statement", "label")
 OPTIONAL_PAIR_COLUMNS = ("fact", "identifier")
 
 ANSWERS = "answers.txt"
-"""The answer vocabulary of a set with ANSWER_COLUMNS, beside the card: one answer a line."""
+"""The answer vocabulary of a set with ANSWER_COLUMNS, beside the card: see `answers_file`."""
 
 # Written in retrieval_caption where no caption singles out the image.
 NO_RETRIEVAL_CAPTION = -1
@@ -88,6 +88,14 @@ def features_of(columns: Iterable[str]):
     if unknown:
         raise ValueError(f"a record has a column {unknown[0]!r} that the schema does not know")
     return Features({name: kind for name, kind in types.items() if name in columns})
+
+
+def answers_file(answers: Iterable[str]) -> bytes:
+    """The content of ANSWERS: one answer a line, in UTF-8; the line's number, from 0, is its label.
+
+    Answers hold no line ends; one of them may be empty.
+    """
+    return "".join(answer + "\n" for answer in answers).encode()
 
 
 def write_card(directory: Path | str, card: dict) -> None:

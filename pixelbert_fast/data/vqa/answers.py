@@ -6,7 +6,7 @@ answer that differs from an annotator's in one of them would be counted wrong th
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
 LEAST_OCCURRENCES = 9
@@ -86,13 +86,3 @@ def vocabulary(occurrences: Mapping[str, int], least: int = LEAST_OCCURRENCES) -
     """The answers with at least `least` occurrences, most frequent first, ties in order of the alphabet."""
     kept = [answer for answer, times in occurrences.items() if times >= least]
     return sorted(kept, key=lambda answer: (-occurrences[answer], answer))
-
-
-def write_vocabulary(answers: Iterable[str]) -> bytes:
-    """The content of answers.txt: one answer a line, in UTF-8; the line's number, from 0, is its label."""
-    return "".join(answer + "\n" for answer in answers).encode()
-
-
-def read_vocabulary(content: bytes) -> list[str]:
-    """The answers of `write_vocabulary`."""
-    return content.decode().split("\n")[:-1]

@@ -10,8 +10,7 @@ from pixelbert_fast.data.blocks import Dropped
 from pixelbert_fast.data.build import Plan
 from pixelbert_fast.data.json_stream import JsonArray
 from pixelbert_fast.data.official import OfficialSet, clean, split_of
-from pixelbert_fast.data.records import ANSWERS
-from pixelbert_fast.data.vqa.answers import write_vocabulary
+from pixelbert_fast.data.records import ANSWERS, answers_file
 from pixelbert_fast.data.vqa.columns import Question, question_columns
 from pixelbert_fast.errors import UserError
 
@@ -69,7 +68,7 @@ class EasyVQA(OfficialSet):
                 splits[split].append((key, f"{folder}/images/{number}.png", questions))
         counted["answers in the vocabulary"] = len(self._answers)
         card = self.card(counted=counted, published=_PUBLISHED, dropped=dropped)
-        return Plan(splits, card, files={ANSWERS: write_vocabulary(self._answers)})
+        return Plan(splits, card, files={ANSWERS: answers_file(self._answers)})
 
     def _read(self, folder: str, dropped: list[Dropped]) -> dict[int, list[tuple[int, str, str]]]:
         images = defaultdict(list)

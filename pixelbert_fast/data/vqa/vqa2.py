@@ -12,8 +12,8 @@ from pixelbert_fast.data.blocks import Dropped
 from pixelbert_fast.data.build import Plan
 from pixelbert_fast.data.json_stream import read_element
 from pixelbert_fast.data.official import OfficialSet, clean
-from pixelbert_fast.data.records import ANSWERS
-from pixelbert_fast.data.vqa.answers import LEAST_OCCURRENCES, vocabulary, write_vocabulary
+from pixelbert_fast.data.records import ANSWERS, answers_file
+from pixelbert_fast.data.vqa.answers import LEAST_OCCURRENCES, vocabulary
 from pixelbert_fast.data.vqa.columns import Question, question_columns
 from pixelbert_fast.data.vqa.vqa2_files import SUBTYPES, Source, match, read_files
 from pixelbert_fast.errors import RunError, UserError
@@ -82,7 +82,7 @@ class VQA2(OfficialSet):
         if {"train", "val"} <= set(sources):
             published["answers in the vocabulary"] = _PUBLISHED_ANSWERS
         card = self.card(counted=counted, published=published, dropped=dropped)
-        return Plan(splits, card, files={ANSWERS: write_vocabulary(answers)} if answers else {})
+        return Plan(splits, card, files={ANSWERS: answers_file(answers)} if answers else {})
 
     def _vocabulary(self, sources: dict[str, Source], occurrences: Counter[str]) -> list[str]:
         answers = vocabulary(occurrences)

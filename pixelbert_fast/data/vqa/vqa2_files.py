@@ -209,7 +209,7 @@ def match(name: str, source: Source) -> Iterator[Matched]:
         _drop(source, questions, ~found, "question without annotation")
         _drop(source, questions, found & ~same_image, "question and annotation name different images")
         asked = np.isin(annotations.question_ids, questions.question_ids)
-        _drop(source, annotations, ~asked, "annotation without question")
+        _drop(source, annotations, ~asked, "annotation without question", "annotation")
         places = np.concatenate([places, annotations.places()[rows]], axis=1)
     places, image_ids = places[kept], questions.image_ids[kept]
     order = np.argsort(image_ids, kind="stable")
@@ -219,6 +219,6 @@ def match(name: str, source: Source) -> Iterator[Matched]:
         yield Matched(int(ids[which]), places[groups[which]])
 
 
-def _drop(source: Source, listing: Listing, which: np.ndarray, why: str) -> None:
+def _drop(source: Source, listing: Listing, which: np.ndarray, why: str, kind: str = "question") -> None:
     for number in listing.question_ids[which]:
-        source.dropped.append(Dropped(f"{listing.path.name} question {number}", why))
+        source.dropped.append(Dropped(f"{listing.path.name} {kind} {number}", why))
