@@ -85,12 +85,13 @@ def table(summary: Summary, shown_buckets: int = 8) -> list[str]:
         for line in lines
     ]
     total = sum(times for _, times in summary.buckets)
-    told.append(f"{len(summary.buckets):,} sizes after resizing (height x width):")
+    told.append("")
+    told.append(f"images by size after resizing, height x width ({len(summary.buckets):,} in all)")
     for (height, width), times in summary.buckets[:shown_buckets]:
-        told.append(f"  {height} x {width}: {times:,} images, {100 * times / total:.1f} %")
+        told.append(f"  {height} x {width}: {times:,}, {100 * times / total:.1f} %")
     rest = summary.buckets[shown_buckets:]
     if rest:
-        told.append(f"  {len(rest):,} more: {sum(times for _, times in rest):,} images")
+        told.append(f"  others: {sum(times for _, times in rest):,}")
     return told
 
 

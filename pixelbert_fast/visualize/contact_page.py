@@ -25,14 +25,15 @@ pre { margin: .75rem 0; padding: .75rem; overflow-x: auto; overflow-wrap: normal
   border: 1px solid var(--line); border-radius: 8px;
   font: 12.5px/1.5 ui-monospace, Menlo, Consolas, monospace; }
 label { cursor: pointer; }
-main { display: grid; gap: 1rem; grid-template-columns: repeat(auto-fill, minmax(min(100%, 19rem), 1fr)); }
+main { display: grid; gap: 1rem; margin-top: .75rem; align-items: start;
+  grid-template-columns: repeat(auto-fill, minmax(min(100%, 19rem), 1fr)); }
 article { background: var(--card); border: 1px solid var(--line); border-radius: 8px; overflow: hidden;
   min-width: 0; }
 figure { position: relative; margin: 0; background: var(--line); }
 figure img { display: block; width: 100%; height: auto; }
 figure svg { position: absolute; inset: 0; width: 100%; height: 100%; display: none; }
 #places:checked ~ main svg { display: block; }
-.skipped { fill: #000; fill-opacity: .5; }
+.skipped { fill: #000; fill-opacity: .5; fill-rule: evenodd; }
 .read { fill: none; stroke: #fff; stroke-opacity: .65; stroke-width: 1; vector-effect: non-scaling-stroke; }
 .problem { padding: 2rem 1rem; text-align: center; color: var(--faint); }
 .about { padding: .6rem .8rem .8rem; }
@@ -111,14 +112,13 @@ def _figure(sheet: Sheet) -> str:
 
 
 def _overlay(grid: Grid, bucket: tuple[int, int]) -> str:
-    """The windows in pixels of the resized image: those not read are darkened, those read are framed."""
+    """In pixels of the resized image: the windows read are framed, all the rest is darkened."""
     height, width = bucket
-    read = set(grid.places)
-    skipped = [place for place in range(grid.rows * grid.columns) if place not in read]
+    read = _squares(grid.places, grid)
     return (
         f'<svg viewBox="0 0 {width} {height}" preserveAspectRatio="none" aria-hidden="true">'
-        f'<path class="skipped" d="{_squares(skipped, grid)}"/>'
-        f'<path class="read" d="{_squares(grid.places, grid)}"/></svg>'
+        f'<path class="skipped" d="M0 0h{width}v{height}h-{width}z{read}"/>'
+        f'<path class="read" d="{read}"/></svg>'
     )
 
 
