@@ -64,8 +64,8 @@ def test_the_package_becomes_one_record_an_image(tmp_path: Path, package: Path) 
     assert record["raw_answers"] == [["rectangle"], ["no"]]
     assert record["answer_labels"] == [[7], [12]]
     assert record["answer_scores"] == [[1.0], [1.0]]
-    assert "120 questions in train and val, published are 38,575" in report.published
-    assert "13 answers in the vocabulary, as published" in report.published
+    assert "120 questions in train and val, published are 38,575" in report.counted
+    assert "13 answers in the vocabulary, as published" in report.counted
 
 
 def test_the_val_split_is_the_same_whatever_else_is_there(tmp_path: Path, package: Path) -> None:

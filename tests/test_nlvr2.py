@@ -68,9 +68,9 @@ def test_the_official_files_become_images_and_pairs(tmp_path: Path, official: li
     }
     assert built.pairs("val")[0]["identifier"] == "dev-850-0-0"
     assert built.pairs("test")[0]["label"] is False
-    assert "3 statements in train, published are 86,373" in report.published
-    assert "1 statements in val, published are 6,982" in report.published
-    assert "1 statements in test, published are 6,967" in report.published
+    assert "3 statements in train, published are 86,373" in report.counted
+    assert "1 statements in val, published are 6,982" in report.counted
+    assert "1 statements in test, published are 6,967" in report.counted
 
 
 def test_statements_about_a_missing_image_are_left_out_and_listed(

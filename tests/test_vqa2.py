@@ -121,7 +121,7 @@ def test_a_test_split_has_no_answers(tmp_path: Path, official: list[Path]) -> No
 def test_the_test_split_alone_needs_no_vocabulary(tmp_path: Path, official: list[Path]) -> None:
     change(official[4], lambda content: content.update(data_subtype="test-dev2015"))
     report = build(tmp_path, official[4:])
-    assert report.published == ["2 questions in test, published are 107,394"]
+    assert report.counted == ["2 questions in test, published are 107,394"]
     with pytest.raises(UserError, match="no answer vocabulary"):
         open_set(tmp_path / "set").answers()
 
@@ -147,8 +147,8 @@ def test_the_card_says_where_all_comes_from(tmp_path: Path, official: list[Path]
         assert entry["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
     content = (tmp_path / "set" / ANSWERS).read_bytes()
     assert card["files"] == {ANSWERS: hashlib.sha256(content).hexdigest()}
-    assert "11 questions in train, published are 443,757" in report.published
-    assert "1 answers in the vocabulary, published are 3,129" in report.published
+    assert "11 questions in train, published are 443,757" in report.counted
+    assert "1 answers in the vocabulary, published are 3,129" in report.counted
 
 
 def test_a_changed_vocabulary_is_refused(tmp_path: Path, official: list[Path]) -> None:

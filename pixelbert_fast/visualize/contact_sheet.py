@@ -128,7 +128,7 @@ def _thumbnail(content: bytes) -> str:
 
 def _cut(text: str) -> str:
     rest = len(text) - MOST_CHARACTERS
-    return text if rest <= 0 else f"{text[:MOST_CHARACTERS]} … and {rest:,} more characters"
+    return text if rest <= 0 else f"{text[:MOST_CHARACTERS].rstrip()} … and {rest:,} more characters"
 
 
 def _captions(record: dict) -> list[Text]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -48,7 +49,11 @@ def show(
     if preset not in PRESETS:
         raise UserError(f"--preset must be one of {', '.join(PRESETS)}, not {preset!r}")
     config = PixelBertConfig.preset(preset)
-    rule = SizeRule(short_side or config.short_side, long_side or config.long_side, size_divisor)
+    rule = SizeRule(
+        config.short_side if short_side is None else short_side,
+        config.long_side if long_side is None else long_side,
+        size_divisor,
+    )
     check_size_options(*rule)
     built = open_set(directory)
     if split is None:
@@ -91,5 +96,6 @@ def _write(out: Path, content: str) -> None:
         beside.write_text(content, encoding="utf-8")
         os.replace(beside, out)
     except OSError as error:
-        beside.unlink(missing_ok=True)
+        with suppress(OSError):
+            beside.unlink()
         raise RunError(f"{out} cannot be written ({error.strerror}): name another file with --out") from error

@@ -11,7 +11,7 @@ import numpy as np
 from pixelbert_fast.data.blocks import Dropped
 from pixelbert_fast.data.build import Plan
 from pixelbert_fast.data.json_stream import read_element
-from pixelbert_fast.data.official import OfficialSet, clean
+from pixelbert_fast.data.official import OfficialSet, clean, storable
 from pixelbert_fast.data.records import ANSWERS, answers_file
 from pixelbert_fast.data.vqa.answers import LEAST_OCCURRENCES, vocabulary
 from pixelbert_fast.data.vqa.columns import Question, question_columns
@@ -53,11 +53,6 @@ class VQA2(OfficialSet):
         self._files: dict[str, tuple[Path, Path | None]] = {}
         self._folders: dict[str, str] = {}
         self._labels: dict[str, int] = {}
-
-    def notes(self) -> list[str]:
-        """How much is read before the first image."""
-        size = sum(file.path.stat().st_size for file in self.files) / 1e6
-        return [f"{self.name}: reading {len(self.files)} files of questions and annotations ({size:,.0f} MB)"]
 
     def plan(self) -> Plan:
         """Which questions each image has, and the vocabulary. Reads every file once and keeps places only."""
@@ -133,4 +128,4 @@ def _question(asked: dict, told: dict) -> Question:
 
 def _text(value: object) -> str | None:
     """A text as it is, except what cannot be stored (half of a surrogate pair); None for anything else."""
-    return value.encode("utf-8", "replace").decode() if isinstance(value, str) else None
+    return storable(value) if isinstance(value, str) else None
