@@ -47,6 +47,7 @@ class NLVR2(OfficialSet):
 
     def __init__(self, images: Path | str, annotations: Sequence[Path | str]):
         super().__init__(images, annotations)
+        self.files.sort(key=lambda file: file.name)  # in any order they are the same set
 
     def plan(self) -> Plan:
         """The images in the order in which the statements first name them, and the statements."""

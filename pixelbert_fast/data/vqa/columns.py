@@ -27,7 +27,11 @@ class Question:
 
 
 def question_columns(questions: Sequence[Question], labels: Mapping[str, int]) -> dict[str, list[Any]]:
-    """The columns of one image's questions. `labels`: the number of each answer of the vocabulary."""
+    """The columns of one image's questions. `labels`: the number of each answer of the vocabulary.
+
+    Scores are of normalised answers, as the evaluation compares them; the field's target files mostly count
+    them as they are written, which `raw_answers` allows too.
+    """
     known = [_known(question, labels) for question in questions]
     return {
         "questions": [

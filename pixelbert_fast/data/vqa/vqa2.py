@@ -50,6 +50,7 @@ class VQA2(OfficialSet):
 
     def __init__(self, images: Path | str, annotations: Sequence[Path | str]):
         super().__init__(images, annotations)
+        self.files.sort(key=lambda file: file.name)  # in any order they are the same set
         self._files: dict[str, tuple[Path, Path | None]] = {}
         self._folders: dict[str, str] = {}
         self._labels: dict[str, int] = {}
