@@ -117,6 +117,38 @@ def build_data(
     _print_report(report)
 
 
+@data_app.command("show")
+def show_data(
+    directory: Annotated[Path, typer.Argument(help="A built data set.")],
+    split: Annotated[str | None, typer.Option(help="Which split; default: the first.")] = None,
+    images: Annotated[int, typer.Option(min=1, help="How many, spread over the split.")] = 24,
+    out: Annotated[Path | None, typer.Option(help="The page; default: SET-SPLIT.html, here.")] = None,
+    preset: Annotated[str, typer.Option(help="Whose sizes and places: r50, x152, tiny.")] = "r50",
+    short_side: Annotated[int | None, typer.Option(help="Instead of the preset's, in pixels.")] = None,
+    long_side: Annotated[int | None, typer.Option(help="Instead of the preset's, in pixels.")] = None,
+    size_divisor: Annotated[int, typer.Option(help="Both sides become multiples of it.")] = 1,
+    tokenizer: Annotated[
+        str | None, typer.Option(help="Lengths in word pieces by this tokenizer (a folder).")
+    ] = None,
+) -> None:
+    """Look at a data set: a contact sheet as one HTML file, and figures of its sizes and lengths."""
+    from .visualize.showing import show
+
+    shown = show(
+        directory,
+        split=split,
+        images=images,
+        out=out,
+        preset=preset,
+        short_side=short_side,
+        long_side=long_side,
+        size_divisor=size_divisor,
+        tokenizer=tokenizer,
+    )
+    for line in shown.lines:
+        typer.echo(line)
+
+
 @app.command(
     "train",
     add_help_option=False,

@@ -6,6 +6,7 @@ one ``datasets`` directory, which takes OUT's name as the last step, so OUT is n
 """
 
 import fcntl
+import hashlib
 import json
 import os
 import shutil
@@ -17,7 +18,7 @@ from typing import Any, Protocol
 
 from pixelbert_fast.data.blocks import Block, Dropped, render_blocks, write_split
 from pixelbert_fast.data.catalogue import make_builder, options_from_words
-from pixelbert_fast.data.records import CARD, PAIR_COLUMNS, PAIRS, SPLITS, VERSION, read_card, write_card
+from pixelbert_fast.data.records import CARD, PAIRS, SPLITS, VERSION, read_card, write_card
 from pixelbert_fast.errors import RunError, UserError
 
 __all__ = [
@@ -43,13 +44,16 @@ class Plan:
         card: what card.json says beside format, name, options and counts; its "dropped", if any, lists what
             was left out already, and dropped records are added to it; its "published" ({"images in train":
             113287, ...}) is compared with "counted" ({"what": number}) and the records of each split.
-        pairs: for each split its statements about two images (the columns PAIR_COLUMNS), where `left` and
-            `right` are places in the split's specs; None for a set without them.
+        pairs: for each split its statements about two images (the columns PAIR_COLUMNS and, in all or none
+            of them, any of OPTIONAL_PAIR_COLUMNS), where `left` and `right` are places in the split's specs;
+            None for a set without them.
+        files: further files to lie beside the card, which then has their checksums.
     """
 
     splits: dict[str, Sequence]
     card: dict
     pairs: dict[str, list[dict]] | None = None
+    files: dict[str, bytes] = field(default_factory=dict)
 
 
 class SetBuilder(Protocol):
@@ -262,7 +266,12 @@ def _assemble(plan: Plan, blocks: list[Block], partial: Path, identity: dict) ->
         "dropped": dropped,
     }
     if plan.pairs is not None:
-        card["pairs"] = _write_pairs(target / PAIRS, plan.pairs, rows, identity)
+        card["pairs"], lost = _write_pairs(target / PAIRS, plan.pairs, rows, identity)
+        dropped += lost
+    if plan.files:
+        card["files"] = {name: hashlib.sha256(content).hexdigest() for name, content in plan.files.items()}
+    for name, content in plan.files.items():
+        (target / name).write_bytes(content)
     write_card(target, card)
     return _report(card, target)
 
@@ -274,23 +283,24 @@ def _write_splits(directory: Path, splits: list[str]) -> None:
 
 def _write_pairs(
     directory: Path, pairs: dict[str, list[dict]], rows: dict[str, dict], identity: dict
-) -> dict[str, int]:
-    """Write the statements, places in the plan turned into rows; those about a dropped image are left out."""
-    counts = {}
+) -> tuple[dict[str, int], list[dict]]:
+    """Write the statements, places in the plan turned into rows; those about a dropped image are left out.
+
+    Returns how many each split has, and the card's entries for those left out that have an identifier.
+    """
+    counts, lost = {}, []
     directory.mkdir()
     for split, statements in pairs.items():
         row = rows[split]
-        kept = [
-            {
-                **{name: one[name] for name in PAIR_COLUMNS},
-                "left": row[one["left"]],
-                "right": row[one["right"]],
-            }
-            for one in statements
-            if one["left"] in row and one["right"] in row
-        ]
+        kept = []
+        for one in statements:
+            left, right = row.get(one["left"]), row.get(one["right"])
+            if left is not None and right is not None:
+                kept.append({**one, "left": left, "right": right})
+            elif "identifier" in one:
+                lost.append({"key": one["identifier"], "why": "an image of the pair was dropped"})
         counts[split] = len(kept)
         if kept:
             write_split(directory / split, kept, f"{PAIRS}-{split}", identity)
     _write_splits(directory, [split for split in counts if counts[split]])
-    return counts
+    return counts, lost

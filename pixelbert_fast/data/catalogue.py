@@ -40,6 +40,11 @@ BUILDERS = {
     "huggingface": Listed(
         "pixelbert_fast.data.hugging_face:HuggingFace", "a set of `datasets`: --source, --column"
     ),
+    "vqa2": Listed("pixelbert_fast.data.vqa.vqa2:VQA2", "VQA v2: --images of COCO, --annotations, each file"),
+    "nlvr2": Listed("pixelbert_fast.data.nlvr2:NLVR2", "NLVR2: --images, --annotations train.json, dev.json"),
+    "easy-vqa": Listed(
+        "pixelbert_fast.data.vqa.easy_vqa:EasyVQA", "easy-VQA: --source, folder of the package easy-vqa"
+    ),
 }
 
 

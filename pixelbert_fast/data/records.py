@@ -5,6 +5,7 @@ files, with ``card.json`` beside the splits; a set with statements about pairs o
 DatasetDict in ``pairs``.
 """
 
+import hashlib
 import json
 import os
 from collections.abc import Iterable
@@ -22,9 +23,25 @@ SPLITS = ("train", "val", "test")
 BASE_COLUMNS = ("key", "image", "height", "width", "captions")
 # ... sets whose truth is known add these ...
 TRUTH_COLUMNS = ("facts", "scene", "retrieval_caption")
-# ... and some ask questions.
+# ... and some ask questions. In a test split without answers, `answer` and `kind` of a question are null.
 QUESTION_COLUMNS = ("questions",)
-PAIR_COLUMNS = ("left", "right", "statement", "label", "fact")
+# Of each question, in the same order: its id and type in the published files, what each annotator answered
+# and how surely, and the labels (lines of ANSWERS, from 0) of the normalised answers, best first, each with
+# its score; answers that are no line there are left out. Without answers types are null and lists empty.
+ANSWER_COLUMNS = (
+    "question_ids",
+    "question_types",
+    "raw_answers",
+    "answer_confidences",
+    "answer_labels",
+    "answer_scores",
+)
+PAIR_COLUMNS = ("left", "right", "statement", "label")
+# A pair may have the logical form of its statement, or the name it goes by in the published files.
+OPTIONAL_PAIR_COLUMNS = ("fact", "identifier")
+
+ANSWERS = "answers.txt"
+"""The answer vocabulary of a set with ANSWER_COLUMNS, beside the card: see `answers_file`."""
 
 # Written in retrieval_caption where no caption singles out the image.
 NO_RETRIEVAL_CAPTION = -1
@@ -44,11 +61,18 @@ def _column_types() -> dict:
         "scene": text,
         "retrieval_caption": Value("int32"),
         "questions": List({"question": text, "answer": text, "kind": text}),
+        "question_ids": List(Value("int64")),
+        "question_types": List(text),
+        "raw_answers": List(List(text)),
+        "answer_confidences": List(List(text)),
+        "answer_labels": List(List(Value("int32"))),
+        "answer_scores": List(List(Value("float32"))),
         "left": Value("int32"),
         "right": Value("int32"),
         "statement": text,
         "label": Value("bool"),
         "fact": text,
+        "identifier": text,
     }
 
 
@@ -64,6 +88,14 @@ def features_of(columns: Iterable[str]):
     if unknown:
         raise ValueError(f"a record has a column {unknown[0]!r} that the schema does not know")
     return Features({name: kind for name, kind in types.items() if name in columns})
+
+
+def answers_file(answers: Iterable[str]) -> bytes:
+    """The content of ANSWERS: one answer a line, in UTF-8; the line's number, from 0, is its label.
+
+    Answers hold no line ends; one of them may be empty.
+    """
+    return "".join(answer + "\n" for answer in answers).encode()
 
 
 def write_card(directory: Path | str, card: dict) -> None:
@@ -111,6 +143,21 @@ class BuiltSet:
         """Statements about pairs of images, likewise; `left` and `right` are rows of `split(name)`."""
         self._check(name, self.card.get("pairs") or {}, "split with statements about pairs")
         return _load(self.directory / PAIRS / name)
+
+    def answers(self) -> list[str]:
+        """The answer vocabulary: the answer of each label. Raises UserError where the set has none."""
+        try:
+            content = (self.directory / ANSWERS).read_bytes()
+        except OSError as error:
+            raise UserError(
+                f"{self.directory} has no answer vocabulary ({ANSWERS}: {error.strerror}): build it again"
+            ) from error
+        if hashlib.sha256(content).hexdigest() != self.card.get("files", {}).get(ANSWERS):
+            raise UserError(
+                f"{self.directory / ANSWERS} is not the file that the set was built with, so labels "
+                "would be wrong: build the set again"
+            )
+        return content.decode().split("\n")[:-1]
 
     def _check(self, name: str, counts: dict, what: str) -> None:
         if name not in counts:
