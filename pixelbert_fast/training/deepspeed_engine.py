@@ -75,6 +75,20 @@ def leave() -> None:
         torch.distributed.destroy_process_group()
 
 
+def row_major(model: nn.Module) -> list[tuple[nn.Parameter, tuple[int, ...]]]:
+    """Lays out every weight row by row, and says which had which strides.
+
+    DeepSpeed broadcasts them as bytes, which fails for channels_last; ZeRO keeps them row by row for good.
+    """
+    found = []
+    for weight in model.parameters():
+        plain = weight.data.clone(memory_format=torch.contiguous_format)
+        if plain.stride() != weight.stride():
+            found.append((weight, weight.stride()))
+            weight.data = plain
+    return found
+
+
 class DeepSpeedEngine:
     """See `engine.Engine`; one of `ranks.world` processes, gradients averaged over them.
 
@@ -108,9 +122,15 @@ class DeepSpeedEngine:
         }
         # It warns of every optimiser it does not know; this one is tested.
         deepspeed.utils.logger.setLevel("ERROR")
+        layouts = row_major(model)
         engine, *_ = deepspeed.initialize(
             model=model, optimizer=optimizer, config=config, dist_init_required=False
         )
+        if zero_stage == 0:
+            for weight, strides in layouts:
+                weight.data = torch.empty_strided(
+                    weight.shape, strides, dtype=weight.dtype, device=weight.device
+                ).copy_(weight.data)
         deepspeed.utils.logger.setLevel("WARNING")
         self.model = self._engine = engine
         self.module = engine.module
