@@ -199,6 +199,20 @@ def test_checkpointing_changes_neither_gradients_nor_statistics():
         assert torch.equal(a, b), name
 
 
+def test_a_checkpointed_graph_is_gone_through_twice():
+    net = small().train()
+    net.gradient_checkpointing = True
+    out = net(torch.randn(2, 3, 64, 64)).square().mean()
+    statistics = {name: value.clone() for name, value in net.named_buffers()}
+    out.backward(retain_graph=True)
+    once = [p.grad.clone() for p in net.parameters()]
+    out.backward()
+    for (name, p), grad in zip(net.named_parameters(), once, strict=True):
+        torch.testing.assert_close(p.grad, 2 * grad, msg=name)
+    for name, value in net.named_buffers():
+        assert torch.equal(value, statistics[name]), name
+
+
 def test_checkpointing_survives_compilation():
     torch.manual_seed(3)
     net = small(norm="frozen").train()

@@ -48,6 +48,12 @@ def test_nothing_is_drawn_where_nothing_is_dropped():
     assert dropout(torch.empty(0, 4), 0.5).shape == (0, 4)
 
 
+def test_the_default_device_is_not_where_it_draws():
+    with torch.device("meta"):
+        out = dropout(torch.ones(77, 3, device="cpu"), 0.5)
+    assert out.device.type == "cpu" and 0 < int((out == 0).sum()) < out.numel()
+
+
 def test_compiled_code_draws_by_itself():
     compiled = torch.compile(lambda x: dropout(x, 0.5), backend="eager", fullgraph=True)
     x = torch.ones(1000)

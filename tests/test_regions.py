@@ -1,5 +1,8 @@
 """The compiled pieces of the fast model: the eager ones' numbers, few graphs, a way on without a compiler."""
 
+import copy
+import pickle
+
 import pytest
 import torch
 
@@ -80,3 +83,13 @@ def test_without_a_compiler_the_model_goes_on_and_says_so(monkeypatch, caplog):
     assert fast.regions is regions.EAGER
     assert caplog.text.count("no working C++ compiler") == 1
     run(fast.train(), text(2), pixel_values=images(), seed=0)
+
+
+def test_a_model_that_compiles_regions_can_be_copied_and_pickled(monkeypatch):
+    monkeypatch.setattr(compilation, "_why_not", lambda kind: None)
+    _, fast = pair(config(norm="frozen"))
+    fast.compile_regions()
+    assert copy.deepcopy(fast).regions is fast.regions
+    read = pickle.loads(pickle.dumps(fast))
+    assert read.regions == regions.EAGER  # what reads it may have no compiler
+    assert fast.regions is not regions.EAGER

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from .config import BACKBONES, PixelBertConfig
-from .norm import NORMS, recomputing
+from .norm import NORMS, Recomputing
 
 
 def size_after(layer: nn.Conv2d | nn.MaxPool2d, size):
@@ -233,4 +233,4 @@ class ResNet(nn.Module):
 @torch.compiler.disable  # the compiler knows no checkpoint with contexts
 def checkpointed(run: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     """`run(x)`, its activations computed again in the backward without touching running statistics."""
-    return checkpoint(run, x, use_reentrant=False, context_fn=lambda: (nullcontext(), recomputing()))
+    return checkpoint(run, x, use_reentrant=False, context_fn=lambda: (nullcontext(), Recomputing()))

@@ -32,7 +32,7 @@ def dropout(x: Tensor, p: float, training: bool = True) -> Tensor:
 class Dropped(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x: Tensor, threshold: int) -> Tensor:
-        words = torch.empty((x.numel() + 3) // 4, dtype=torch.int64)
+        words = torch.empty((x.numel() + 3) // 4, dtype=torch.int64, device=x.device)
         words.random_(torch.iinfo(torch.int64).min, None)  # without bounds its first bit is always 0
         shorts = words.view(torch.int16)[: x.numel()].view(x.shape)
         kept = shorts >= threshold - LEVELS // 2

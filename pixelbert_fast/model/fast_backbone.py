@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from ..ops.affine_relu import affine_relu_, runs_natively, wide
 from .backbone import Block, Extent, ResNet, checkpointed
 from .fused_convolution import convolution_relu
+from .hooks import overwritable
 from .norm import FrozenBatchNorm2d
 from .regions import EAGER, Regions
 
@@ -78,16 +79,18 @@ def convolve_relu(
         mask = after.mask(x)
         if mask is None and not norm.synchronised:
             return regions.norm_relu(x, start, *norm.arguments())
-        x = norm(x, mask)
+        x = overwritable(norm, norm(x, mask))
         return (x if start is None else x.add_(start)).relu_()
     if in_one_pass(x):
-        values = channels_last(conv(x))
+        values = channels_last(overwritable(conv, conv(x)))
         scale, shift = norm.affine(wide(values.dtype))
         residual, residual_scale = start, None
         if downsample is not None:
-            residual = channels_last(downsample[0](start))
+            residual = downsample[0](start)
             residual_scale, residual_shift = downsample[1].affine(wide(values.dtype))
             shift = shift + residual_shift
+        if residual is not None:
+            residual = channels_last(residual)
         return affine_relu_(values, scale, shift, residual, residual_scale)
     if downsample is not None:
         start = F.conv2d(start, *folded(*downsample), *geometry(downsample[0]))

@@ -7,8 +7,7 @@ zeros between them counting.
 
 from __future__ import annotations
 
-from contextlib import contextmanager
-from contextvars import ContextVar
+from contextvars import ContextVar, Token
 
 import torch
 import torch.distributed as dist
@@ -18,14 +17,20 @@ from torch import Tensor, nn
 _recomputing: ContextVar[bool] = ContextVar("recomputing", default=False)
 
 
-@contextmanager
-def recomputing():
-    """Activation checkpointing runs the forward twice; inside this, running statistics stay as they are."""
-    token = _recomputing.set(True)
-    try:
-        yield
-    finally:
-        _recomputing.reset(token)
+class Recomputing:
+    """Activation checkpointing runs the forward twice; inside this, running statistics stay as they are.
+
+    Entered once for each backward through one graph, which a generator's context manager cannot be.
+    """
+
+    def __init__(self):
+        self.tokens: list[Token] = []
+
+    def __enter__(self) -> None:
+        self.tokens.append(_recomputing.set(True))
+
+    def __exit__(self, *_) -> None:
+        _recomputing.reset(self.tokens.pop())
 
 
 class BatchNorm2d(nn.BatchNorm2d):

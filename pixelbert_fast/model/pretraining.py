@@ -10,6 +10,7 @@ from transformers.models.bert.modeling_bert import BertLMPredictionHead
 from .attention import maps_asked
 from .config import PixelBertConfig
 from .fast import FastPixelBERT, first_pieces
+from .hooks import hooked
 from .inputs import integers
 from .outputs import PixelBertForPreTrainingOutput
 from .pixelbert import PixelBERT, PixelBertPreTrainedModel
@@ -114,13 +115,17 @@ class PixelBertForPreTraining(PixelBertPreTrainedModel):
         inputs.pop("output_attentions", None)
         embedding, decoder = self.get_input_embeddings(), self.mlm_head.decoder
         input_ids = integers("input_ids", arguments[0], "[S, T]", None, None)
-        words, weight = None, decoder.weight
-        if shares_gradient(embedding, decoder):
+        words = weight = None
+        if shares_gradient(embedding, decoder) and not hooked(self.mlm_head):
             words, weight = look_up(embedding, input_ids)
         tokens = self.pixelbert.embed(*arguments, words=words, **inputs)
         labelled, first = labels != IGNORED, first_pieces(tokens)
         wanted = labelled | first
         rows = self.pixelbert.encode_rows(tokens, wanted)
         pooled = self.pixelbert.pool_first(rows[first[wanted]], first[:, 0])
-        predicted = self.mlm_head.transform(rows[labelled[wanted]])
-        return F.linear(predicted, weight, decoder.bias), self.itm_head(pooled)
+        predicting = rows[labelled[wanted]]
+        if weight is None:
+            mlm_logits = self.mlm_head(predicting)
+        else:
+            mlm_logits = F.linear(self.mlm_head.transform(predicting), weight, decoder.bias)
+        return mlm_logits, self.itm_head(pooled)

@@ -49,10 +49,19 @@ def norm_relu(
 
 
 class Regions(NamedTuple):
-    """The functions above, or what stands for them."""
+    """The functions above, or what stands for them.
+
+    A pickle holds the functions above in any case: where it is read, compiled code may not run.
+    """
 
     finish_layer: Callable[..., Tensor] = finish_layer
     norm_relu: Callable[..., Tensor] = norm_relu
+
+    def __reduce__(self):
+        return Regions, ()
+
+    def __deepcopy__(self, memo) -> Regions:
+        return self
 
 
 EAGER = Regions()

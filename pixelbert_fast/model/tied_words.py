@@ -11,6 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from .hooks import hooked
+
 
 class LookUp(torch.autograd.Function):
     """``(words [*, D], weight [V, D])``: a look-up, and the weight for whoever else multiplies with it.
@@ -48,11 +50,15 @@ def shares_gradient(embedding: nn.Embedding, decoder: nn.Linear) -> bool:
     """Whether :func:`look_up` gains anything for these two, and may be used.
 
     On a GPU the gradients take microseconds. A weight that is no plain parameter is split over ranks and
-    gathered only while its own module runs.
+    gathered only while its own module runs. A module that stands for one of them, such as an adapter, or a
+    hook on it may do more than use the weight.
     """
     weight = embedding.weight
     return (
-        decoder.weight is weight
+        type(embedding) is nn.Embedding
+        and type(decoder) is nn.Linear
+        and not (hooked(embedding) or hooked(decoder))
+        and decoder.weight is weight
         and type(weight) is nn.Parameter
         and not hasattr(weight, "ds_id")  # DeepSpeed ZeRO-3
         and weight.device.type == "cpu"

@@ -75,11 +75,18 @@ def leave() -> None:
         torch.distributed.destroy_process_group()
 
 
-def lay_out(model: nn.Module) -> None:
-    """Give the models in `model` the layout that they ask for, as FastPixelBERT does for its backbone."""
-    for module in model.modules():
-        if hasattr(module, "lay_out"):
-            module.lay_out()
+def row_major(model: nn.Module) -> list[tuple[nn.Parameter, tuple[int, ...]]]:
+    """Lays out every weight row by row, and says which had which strides.
+
+    DeepSpeed broadcasts them as bytes, which fails for channels_last; ZeRO keeps them row by row for good.
+    """
+    found = []
+    for weight in model.parameters():
+        plain = weight.data.clone(memory_format=torch.contiguous_format)
+        if plain.stride() != weight.stride():
+            found.append((weight, weight.stride()))
+            weight.data = plain
+    return found
 
 
 class DeepSpeedEngine:
@@ -113,19 +120,20 @@ class DeepSpeedEngine:
             # No module's gradients travel in bf16.
             "torch_autocast": {"enabled": bf16, "dtype": "bfloat16", "lower_precision_safe_modules": []},
         }
-        # It sends weights as bytes from where they lie, which it finds only in the plain layout.
-        for parameter in model.parameters():
-            parameter.data = parameter.data.contiguous()
         # It warns of every optimiser it does not know; this one is tested.
         deepspeed.utils.logger.setLevel("ERROR")
+        layouts = row_major(model)
         engine, *_ = deepspeed.initialize(
             model=model, optimizer=optimizer, config=config, dist_init_required=False
         )
+        if zero_stage == 0:
+            for weight, strides in layouts:
+                weight.data = torch.empty_strided(
+                    weight.shape, strides, dtype=weight.dtype, device=weight.device
+                ).copy_(weight.data)
         deepspeed.utils.logger.setLevel("WARNING")
         self.model = self._engine = engine
         self.module = engine.module
-        if zero_stage == 0:  # or the weights are parts of one buffer
-            lay_out(self.module)
         self.optimizer = optimizer
         self.device = torch.device(engine.device)
         self._bf16 = bf16
