@@ -15,18 +15,19 @@ from pixelbert_fast.errors import UserError
 
 
 @dataclass(frozen=True)
-class Budget:
-    """What a batch may hold; None: no bound of that kind.
+class Batching:
+    """How images become batches of one size each, and what a batch may hold; None: no bound of that kind.
 
     Attributes:
-        images: at most so many.
-        pixels: height times width of the batch, times its images, at most.
+        buckets, aspect_change: see `sizes.plan_sizes`.
+        pixels: height times width of a batch, times its images, at most.
         tokens: its sequences times the length of the longest, at most: the texts with their padding.
         alike: so many batches of like size come one after the other in the list, so that the ranks of a step
             (if their number divides this one) all get one size and none waits long for another.
     """
 
-    images: int
+    buckets: int = 8
+    aspect_change: float = 0.08
     pixels: int | None = None
     tokens: int | None = None
     alike: int = 8
@@ -55,7 +56,8 @@ class BatchList:
 def list_batches(
     group: np.ndarray,
     pixels: np.ndarray,
-    budget: Budget,
+    images: int,
+    batching: Batching,
     seed: int,
     epoch: int,
     longest: np.ndarray | None = None,
@@ -68,16 +70,19 @@ def list_batches(
     Args:
         group: integers `[n]`, the group of each sample: those of one group share batches.
         pixels: integers `[number of groups]`, the pixels of an image in a batch of each group.
-        longest: integers `[n]`, the tokens of each sample's longest text; needed for `budget.tokens`.
+        images: of a batch, at most.
+        longest: integers `[n]`, the tokens of each sample's longest text; needed for `batching.tokens`.
         sequences: how many texts come with a sample.
 
-    Raises UserError when there are no samples, or a single sample is more than the budget allows.
+    Raises UserError when there are no samples, or a single sample is more than `batching` allows.
     """
     n = len(group)
     if not n:
         raise UserError("there are no samples to make batches of; the split is empty")
     used = np.unique(group)
-    _check_budget(budget, int(pixels[used].max()), 0 if longest is None else int(longest.max()) * sequences)
+    if images < 1:
+        raise UserError(f"a batch must hold at least 1 sample, but its size is {images}")
+    _check_bounds(batching, int(pixels[used].max()), 0 if longest is None else int(longest.max()) * sequences)
     stream = random_stream(seed, epoch, _LIST)
     order = stream.permutation(n)
     # A stable sort by group keeps the random order within each; small numbers are sorted in linear time.
@@ -86,15 +91,15 @@ def list_batches(
     ends, costs, begin = [], [], 0
     for number in used:
         own = order[begin : begin + sizes[number]]
-        most = budget.images if budget.pixels is None else min(budget.images, budget.pixels // pixels[number])
-        lengths = None if longest is None or budget.tokens is None else longest[own]
-        cuts = _cuts(len(own), int(most), lengths, budget.tokens, sequences)
+        most = images if batching.pixels is None else min(images, batching.pixels // int(pixels[number]))
+        lengths = None if batching.tokens is None else longest[own]
+        cuts = _cuts(len(own), most, lengths, batching.tokens, sequences)
         ends.append(begin + cuts)
         costs.append(np.diff(cuts, prepend=0) * pixels[number])
         begin += len(own)
     every = np.concatenate(ends)
     starts = np.concatenate([[0], every[:-1]])
-    listed = _in_runs([len(one) for one in ends], np.concatenate(costs), budget.alike, stream)
+    listed = _in_runs([len(one) for one in ends], np.concatenate(costs), batching.alike, stream)
     counts = (every - starts)[listed]
     places = np.concatenate([[0], np.cumsum(counts)])
     # Sample j of the list lies as far from its batch's start there as here.
@@ -102,12 +107,10 @@ def list_batches(
     return BatchList(order[np.arange(n) + shift], places)
 
 
-def _check_budget(budget: Budget, pixels: int, tokens: int) -> None:
-    if budget.images < 1:
-        raise UserError(f"a batch must hold at least 1 sample, but its size is {budget.images}")
+def _check_bounds(batching: Batching, pixels: int, tokens: int) -> None:
     for what, name, bound, needed in (
-        ("image", "pixels", budget.pixels, pixels),
-        ("image's texts", "tokens", budget.tokens, tokens),
+        ("image", "pixels", batching.pixels, pixels),
+        ("image's texts", "tokens", batching.tokens, tokens),
     ):
         if bound is not None and bound < needed:
             raise UserError(

@@ -22,12 +22,18 @@ class TokenisedCaptions:
         numbers: dict[str, int] = {}
         texts = [numbers.setdefault(text, len(numbers)) for own in captions for text in own]
         self._text = np.array(texts, dtype=np.int64)
-        self._ids, too_long = _tokenise(list(numbers), tokenizer, max_length)
+        self._ids, self._ends, too_long = _tokenise(list(numbers), tokenizer, max_length)
         self.truncated = int(too_long[self._text].sum())
 
     def ids(self, row: int, number: int) -> np.ndarray:
         """The token ids, int64, of caption `number` of image `row`."""
-        return self._ids[self._text[self._starts[row] + number]]
+        text = self._text[self._starts[row] + number]
+        begin = self._ends[text - 1] if text else 0
+        return self._ids[begin : self._ends[text]].astype(np.int64)
+
+    def lengths(self, row: np.ndarray, number: np.ndarray) -> np.ndarray:
+        """How many token ids each of these captions has, int64 in the arguments' common shape."""
+        return np.diff(self._ends, prepend=0)[self._text[self._starts[row] + number]]
 
     def pad(self, sequences: Sequence[np.ndarray], length: int | None = None) -> np.ndarray:
         """The sequences, padded at the right, as int64 `[S, length]`; length None: that of the longest."""
@@ -45,18 +51,23 @@ def lengths_mask(sequences: Sequence[np.ndarray], length: int) -> np.ndarray:
     return (np.arange(length) < lengths[:, None]).astype(np.int64)
 
 
-def _tokenise(texts: list[str], tokenizer, max_length: int) -> tuple[list[np.ndarray], np.ndarray]:
-    """Token ids of each text, and whether it had to be cut."""
-    if not texts:
-        return [], np.zeros(0, dtype=bool)
+def _tokenise(texts: list[str], tokenizer, max_length: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The token ids of all texts one after the other, where those of each end, and whether it had to be cut."""
     plain = {"padding": False, "return_attention_mask": False, "return_token_type_ids": False}
-    ids = tokenizer(texts, truncation=True, max_length=max_length, **plain)["input_ids"]
+    ids, lengths = [np.zeros(0, dtype=np.int32)], [np.zeros(0, dtype=np.int64)]
     too_long = np.zeros(len(texts), dtype=bool)
-    full = [number for number, one in enumerate(ids) if len(one) == max_length]
-    if full:
-        # Only a caption that fills the length can have been cut; whether it was shows in its whole length.
-        whole = tokenizer([texts[number] for number in full], truncation=False, verbose=False, **plain)[
-            "input_ids"
-        ]
-        too_long[full] = [len(one) > max_length for one in whole]
-    return [np.array(one, dtype=np.int64) for one in ids], too_long
+    # By parts: as lists of numbers the ids take ten times the room they take as arrays.
+    for start in range(0, len(texts), _PART):
+        part = texts[start : start + _PART]
+        found = tokenizer(part, truncation=True, max_length=max_length, **plain)["input_ids"]
+        full = [number for number, one in enumerate(found) if len(one) == max_length]
+        if full:
+            # Only a caption that fills the length can have been cut; whether it was shows in its whole length.
+            whole = tokenizer([part[number] for number in full], truncation=False, verbose=False, **plain)
+            too_long[start + np.array(full)] = [len(one) > max_length for one in whole["input_ids"]]
+        lengths.append(np.array([len(one) for one in found], dtype=np.int64))
+        ids.append(np.fromiter((piece for one in found for piece in one), dtype=np.int32))
+    return np.concatenate(ids), np.cumsum(np.concatenate(lengths)), too_long
+
+
+_PART = 50_000
