@@ -119,9 +119,7 @@ def _check_bounds(batching: Batching, pixels: int, tokens: int) -> None:
             )
 
 
-def _cuts(
-    n: int, most: int, lengths: np.ndarray | None, tokens: int | None, sequences: int
-) -> np.ndarray:
+def _cuts(n: int, most: int, lengths: np.ndarray | None, tokens: int | None, sequences: int) -> np.ndarray:
     """Where the batches of one group end: int64, ascending, the last is `n`.
 
     lengths: the longest text of each sample in its order.

@@ -52,7 +52,7 @@ def lengths_mask(sequences: Sequence[np.ndarray], length: int) -> np.ndarray:
 
 
 def _tokenise(texts: list[str], tokenizer, max_length: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The token ids of all texts one after the other, where those of each end, and whether it had to be cut."""
+    """The token ids of all texts one after the other, where those of each end, whether it had to be cut."""
     plain = {"padding": False, "return_attention_mask": False, "return_token_type_ids": False}
     ids, lengths = [np.zeros(0, dtype=np.int32)], [np.zeros(0, dtype=np.int64)]
     too_long = np.zeros(len(texts), dtype=bool)
@@ -62,7 +62,7 @@ def _tokenise(texts: list[str], tokenizer, max_length: int) -> tuple[np.ndarray,
         found = tokenizer(part, truncation=True, max_length=max_length, **plain)["input_ids"]
         full = [number for number, one in enumerate(found) if len(one) == max_length]
         if full:
-            # Only a caption that fills the length can have been cut; whether it was shows in its whole length.
+            # Only a caption that fills the length can have been cut; its whole length shows whether it was.
             whole = tokenizer([part[number] for number in full], truncation=False, verbose=False, **plain)
             too_long[start + np.array(full)] = [len(one) > max_length for one in whole["input_ids"]]
         lengths.append(np.array([len(one) for one in found], dtype=np.int64))

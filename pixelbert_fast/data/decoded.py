@@ -26,9 +26,7 @@ class DecodedImages:
     in `broken`.
     """
 
-    def __init__(
-        self, split, image_processor, cache_megabytes: float = 1024, plan: SizePlan | None = None
-    ):
+    def __init__(self, split, image_processor, cache_megabytes: float = 1024, plan: SizePlan | None = None):
         self._images = split.select_columns(["image"])
         self._limits = (image_processor.short_side, image_processor.long_side, image_processor.size_divisor)
         self._plan = plan

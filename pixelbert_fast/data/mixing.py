@@ -32,7 +32,7 @@ def showings(parts: np.ndarray, weight: float, seed: int, epoch: int, number: in
 
     Args:
         parts: int64 `[N]`, how often a pass shows each image.
-        weight: 1: everything once an epoch; 0.5: one half in one epoch and the other in the next; 2: all twice.
+        weight: 1: everything once an epoch; 0.5: one half of it and the other in the next; 2: all twice.
         number: the set's, for a random order of its own.
     """
     row = np.repeat(np.arange(len(parts)), parts)
@@ -70,8 +70,8 @@ def captions_by_turn(counts: np.ndarray, shown: Showings, per_showing: int, seed
 def captions_by_part(counts: np.ndarray, shown: Showings, per_showing: int, seed: int) -> np.ndarray:
     """The captions of each showing when a pass shows all captions of each image, int64 `[V, per_showing]`.
 
-    Each caption comes once in a pass, in showing `part = 0 .. ceil(count / per_showing) - 1` of its image; the
-    places that the last of them has left over are -1.
+    Each caption comes once in a pass, in showing `part = 0 .. ceil(count / per_showing) - 1` of its image;
+    the places that the last of them has left over are -1.
     """
     drawn = np.full((len(shown.row), per_showing), -1, dtype=np.int64)
     for turn, count, places, members in _by_count(counts, shown):
@@ -107,8 +107,8 @@ def _by_count(counts: np.ndarray, shown: Showings) -> Iterator[tuple[int, int, n
 def _endless(turn: int, count: int, taken: int, images: int, seed: int) -> np.ndarray:
     """Captions number `turn * taken ...` of each image's endless order, int64 `[images, taken]`.
 
-    The order is made of shuffles of all captions, one after the other. Where a showing takes from two of them,
-    the second begins with captions that the first did not end with.
+    The order is made of shuffles of all captions, one after the other. Where a showing takes from two of
+    them, the second begins with captions that the first did not end with.
     """
     # After so many shuffles a showing begins where a shuffle does, and nothing before it matters.
     shuffles = taken // np.gcd(count, taken)

@@ -41,6 +41,16 @@ class SizePlan:
         """bool `[n]`, whether an image does not fill its bucket."""
         return (self.size != self.buckets[self.bucket]).any(axis=1)
 
+    def described(self) -> str:
+        """The buckets with their shares of the images, in words."""
+        counts = np.bincount(self.bucket, minlength=len(self.buckets))
+        shares = [
+            f"{height} x {width} ({100 * count / max(len(self.bucket), 1):.1f} %)"
+            for (height, width), count in zip(self.buckets.tolist(), counts.tolist(), strict=True)
+        ]
+        padded = 100 * float(self.padded.mean()) if len(self.bucket) else 0.0
+        return f"batches of {', '.join(shares)}; {padded:.1f} % of the images are padded within theirs"
+
     def canvas(self, row: int) -> tuple[int, int]:
         """(height, width) of the batches that image `row` comes in."""
         height, width = self.buckets[self.bucket[row]]
@@ -104,9 +114,10 @@ def plan_sizes(
     Buckets are sizes that the paper's rule gives (`resizing.target_size`, with `divisor`), the most wanted
     first: each is the one that takes most of the images left, those it changes less counting for more. An
     image goes to the bucket nearest to its aspect ratio when the resize multiplies or divides that ratio by
-    no more than `1 + aspect_change`. The others get the rule's size without the divisor, and are padded within the smallest bucket that holds
-    it, if need be one or two more that hold all of them (upright and lying images); where those would be
-    fewer than `fewest` images, they are made smaller, in proportion, to fit a bucket that is there.
+    no more than `1 + aspect_change`. The others get the rule's size without the divisor, and are padded
+    within the smallest bucket that holds it, if need be one or two more that hold all of them (upright and
+    lying images); where those would be fewer than `fewest` images, they are made smaller, in proportion, to
+    fit a bucket that is there.
 
     Args:
         height, width: integers `[n]`, the sizes of the images as they are seen (EXIF rotation applied).

@@ -52,15 +52,19 @@ class ObjectBatches:
     def __len__(self) -> int:
         return len(self._targets)
 
-    def steps_per_epoch(self, world_size: int = 1) -> int:
+    def steps_per_epoch(self, world_size: int = 1, start: int = 0) -> int:
         """How many batches each rank gets in an epoch."""
-        return sampler.steps_per_epoch(len(self), self._batch, world_size)
+        return sampler.steps_per_epoch(len(self), self._batch, world_size, start)
 
     def epoch(
-        self, epoch: int, rank: int = 0, world_size: int = 1, skip: int = 0
+        self, epoch: int, rank: int = 0, world_size: int = 1, skip: int = 0, start: int = 0
     ) -> Iterator[dict[str, Tensor]]:
-        """The batches of one rank in one epoch without the first `skip`: a function of seed and arguments."""
-        for rows in sampler.batches(len(self), self._batch, self._seed, epoch, rank, world_size)[skip:]:
+        """The batches of one rank in one epoch without the first `skip`: a function of seed and arguments.
+
+        start: see `sampler.batches`.
+        """
+        mine = sampler.batches(len(self), self._batch, self._seed, epoch, rank, world_size, start)
+        for rows in mine[skip:]:
             yield self.of(rows)
 
     def of(self, rows: Sequence[int]) -> dict[str, Tensor]:

@@ -97,7 +97,9 @@ class Matcher:
         self._starts = np.cumsum(self._counts) - self._counts
         self._distinct = len(numbers)
         # Which texts are whose, as one sorted number for each pair: images have 1 caption or hundreds.
-        self._own = np.unique(np.repeat(np.arange(len(self._counts)), self._counts) * len(numbers) + self._texts)
+        self._own = np.unique(
+            np.repeat(np.arange(len(self._counts)), self._counts) * len(numbers) + self._texts
+        )
         self._truth = _Truth.read(captions, facts, scenes)
 
     @property
@@ -198,9 +200,7 @@ class Matcher:
 
         def wrong(place: int, entry: int) -> bool:
             row = image[place]
-            return self._has(row, texts[entry]) or (
-                truth is not None and truth.holds(captions[entry], row)
-            )
+            return self._has(row, texts[entry]) or (truth is not None and truth.holds(captions[entry], row))
 
         # An own caption is also a text of the image's own, so one comparison finds both.
         bad = self._has(image, texts[source])

@@ -1,4 +1,4 @@
-"""The images and captions that pre-training reads, of one set or of several, and what each epoch shows of them."""
+"""The images and captions that pre-training reads, of one set or of several, and what each epoch shows."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ class Material:
             matched = draw(matcher.counts, shown, m, seed)
             plans.append(matcher.mismatched(shown.row, matched, k, seed, epoch))
             rows.append(shown.row + self._offsets[number])
-        return Shown(np.concatenate(rows), _together(plans, self._offsets))
+        return _without_empty(Shown(np.concatenate(rows), _together(plans, self._offsets)), epoch)
 
     def longest(self, shown: Shown) -> np.ndarray:
         """The token ids of the longest caption beside each shown image, int64 `[V]`, at least 1."""
@@ -126,6 +126,18 @@ def _matcher(part: Part, captions: list, several: bool) -> Matcher:
         return Matcher(captions, facts, scenes)
     except UserError as error:
         raise (UserError(f"{part.name}: {error}") if several else error) from error
+
+
+def _without_empty(shown: Shown, epoch: int) -> Shown:
+    """Without the images of which every pair was left out: a batch of none but such would have no loss."""
+    plan = shown.plan
+    kept = (plan.matched >= 0).any(axis=1) | (plan.mismatched[..., 1] >= 0).any(axis=1)
+    if not kept.any():
+        raise UserError(
+            f"epoch {epoch} has nothing to show: the sets are too small for their weights, or every caption "
+            "is true of every image"
+        )
+    return Shown(shown.row[kept], EpochPlan(plan.matched[kept], plan.mismatched[kept], plan.dropped))
 
 
 def _together(plans: list[EpochPlan], offsets: np.ndarray) -> EpochPlan:
