@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from pixelbert_fast.data.captions import CaptionTexts
 from pixelbert_fast.data.sampler import random_stream
 from pixelbert_fast.errors import UserError
 
@@ -81,26 +82,22 @@ class Matcher:
 
     def __init__(
         self,
-        captions: Sequence[Sequence[str]],
+        captions: Sequence[Sequence[str]] | CaptionTexts,
         facts: Sequence[Sequence[str]] | None = None,
         scenes: Sequence[str] | None = None,
     ):
-        self._counts = np.array([len(own) for own in captions], dtype=np.int64)
+        captions = CaptionTexts.of(captions)
+        self._counts = captions.counts
         if len(self._counts) and self._counts.min() < 1:
             raise UserError(
                 f"image {int(self._counts.argmin())} of the split has no caption; rebuild the set"
             )
         # Texts are compared by number from here on; `_texts[start of an image + number of its caption]`.
-        numbers: dict[str, int] = {}
-        texts = [numbers.setdefault(text, len(numbers)) for own in captions for text in own]
-        self._texts = np.array(texts, dtype=np.int64)
-        self._starts = np.cumsum(self._counts) - self._counts
-        self._distinct = len(numbers)
+        self._texts, self._starts, self._distinct = captions.text, captions.starts, len(captions.distinct)
         # Which texts are whose, as one sorted number for each pair: images have 1 caption or hundreds.
-        self._own = np.unique(
-            np.repeat(np.arange(len(self._counts)), self._counts) * len(numbers) + self._texts
-        )
-        self._truth = _Truth.read(captions, facts, scenes)
+        owner = np.repeat(np.arange(len(self._counts)), self._counts)
+        self._own = np.unique(owner * self._distinct + self._texts)
+        self._truth = _Truth.read(self._counts, facts, scenes)
 
     @property
     def counts(self) -> np.ndarray:
@@ -247,10 +244,10 @@ class _Truth:
         )
 
     @classmethod
-    def read(cls, captions, facts, scenes) -> "_Truth | None":
+    def read(cls, counts, facts, scenes) -> "_Truth | None":
         if facts is None or scenes is None:
             return None
-        if len(scenes) != len(captions) or [len(one) for one in facts] != [len(own) for own in captions]:
+        if len(scenes) != len(counts) or [len(one) for one in facts] != counts.tolist():
             raise UserError("the set's facts do not stand beside its captions one to one; rebuild the set")
         numbers: dict[str, int] = {}
         fact_of_caption = [numbers.setdefault(fact, len(numbers)) for one in facts for fact in one]

@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from pixelbert_fast.data import mixing
-from pixelbert_fast.data.captions import TokenisedCaptions
+from pixelbert_fast.data.captions import CaptionTexts, TokenisedCaptions, caption_column
 from pixelbert_fast.errors import UserError
 from pixelbert_fast.tasks.pretraining.matching import EpochPlan, Matcher, share_out
 
@@ -54,14 +54,15 @@ class Material:
         self._parts = [part for part in parts if part.weight > 0 and len(part.split)]
         if not self._parts:
             raise UserError("the split to pre-train on is empty; build the set with more images")
-        captions = [part.split["captions"][:] for part in self._parts]
+        splits = [part.split for part in self._parts]
+        every = CaptionTexts(caption_column(*splits))
+        # A single split's texts are numbered once for both.
+        each = [every] if len(splits) == 1 else [CaptionTexts(caption_column(split)) for split in splits]
         self._matchers = [
-            _matcher(part, own, len(self._parts) > 1) for part, own in zip(self._parts, captions, strict=True)
+            _matcher(part, own, len(splits) > 1) for part, own in zip(self._parts, each, strict=True)
         ]
-        self._offsets = np.cumsum([0, *(len(own) for own in captions)])
-        self.captions = TokenisedCaptions(
-            [one for own in captions for one in own], tokenizer, max_text_length
-        )
+        self._offsets = np.cumsum([0, *(len(own) for own in each)])
+        self.captions = TokenisedCaptions(every, tokenizer, max_text_length)
 
     def __len__(self) -> int:
         """How many images there are."""
@@ -119,7 +120,7 @@ class Material:
         return np.where(there, lengths, 1).max(axis=1)
 
 
-def _matcher(part: Part, captions: list, several: bool) -> Matcher:
+def _matcher(part: Part, captions: CaptionTexts, several: bool) -> Matcher:
     known = "facts" in part.split.column_names and "scene" in part.split.column_names
     facts, scenes = (part.split[name][:] if known else None for name in ("facts", "scene"))
     try:
