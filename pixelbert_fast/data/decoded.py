@@ -9,6 +9,7 @@ import torch
 from pixelbert_fast.data.images import to_rgb
 from pixelbert_fast.data.resizing import resize, target_size
 from pixelbert_fast.data.sizes import SizePlan, target_sizes
+from pixelbert_fast.data.stored_bytes import StoredBytes
 from pixelbert_fast.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -27,7 +28,7 @@ class DecodedImages:
     """
 
     def __init__(self, split, image_processor, cache_megabytes: float = 1024, plan: SizePlan | None = None):
-        self._images = split.select_columns(["image"])
+        self._images = StoredBytes(split)
         self._limits = (image_processor.short_side, image_processor.long_side, image_processor.size_divisor)
         self._plan = plan
         if plan is None:
@@ -76,7 +77,7 @@ class DecodedImages:
         if row in self._cache:
             return self._cache[row]
         try:
-            image = to_rgb(self._images[row]["image"])
+            image = to_rgb(self._images[row])
         except UserError as error:
             self.broken += 1
             logger.warning("image %d cannot be decoded and is replaced by a plain one: %s", row, error)

@@ -8,6 +8,7 @@ state is kept.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from fractions import Fraction
 from typing import NamedTuple
 
 import numpy as np
@@ -37,8 +38,9 @@ def showings(parts: np.ndarray, weight: float, seed: int, epoch: int, number: in
     """
     row = np.repeat(np.arange(len(parts)), parts)
     part = np.arange(len(row)) - np.repeat(np.cumsum(parts) - parts, parts)
-    # By the same rounding at both ends, so that an epoch begins where the one before it ended.
-    begin, end = (int(count * weight * len(row)) for count in (epoch, epoch + 1))
+    # As the weight is written: three epochs of 0.3 are 9 tenths, not a little less.
+    exact = Fraction(repr(float(weight)))
+    begin, end = (int(count * exact * len(row)) for count in (epoch, epoch + 1))
     nothing = np.zeros(0, dtype=np.int64)
     found = [(nothing, nothing, nothing)]
     for turn in range(begin // max(len(row), 1), -(-end // max(len(row), 1))):

@@ -77,12 +77,7 @@ def target_sizes(
     """
     check_size_options(short_side, long_side, divisor)
     sizes = np.asarray(sizes, dtype=np.int64).reshape(-1, 2)
-    if len(sizes) and sizes.min() < 1:
-        row = int(np.flatnonzero(sizes.min(axis=1) < 1)[0])
-        raise UserError(
-            f"image {row} is recorded as {sizes[row, 0]} x {sizes[row, 1]} pixels: both sides must be at "
-            "least 1; build the set again"
-        )
+    _check_recorded(sizes)
     short, long = sizes.min(axis=1), sizes.max(axis=1)
     new_short = np.full(len(sizes), short_side, dtype=np.int64)
     new_long = short_side * long // np.maximum(short, 1)
@@ -116,8 +111,8 @@ def plan_sizes(
     image goes to the bucket nearest to its aspect ratio when the resize multiplies or divides that ratio by
     no more than `1 + aspect_change`. The others get the rule's size without the divisor, and are padded
     within the smallest bucket that holds it, if need be one or two more that hold all of them (upright and
-    lying images); where those would be fewer than `fewest` images, they are made smaller, in proportion, to
-    fit a bucket that is there.
+    lying images); where one of those would hold fewer than `fewest` images, they are made smaller, in
+    proportion, to fit a bucket that is there.
 
     Args:
         height, width: integers `[n]`, the sizes of the images as they are seen (EXIF rotation applied).
@@ -135,6 +130,7 @@ def plan_sizes(
             f"{buckets} and {aspect_change}"
         )
     recorded = np.stack([np.asarray(height), np.asarray(width)], axis=1).astype(np.int32).reshape(-1, 2)
+    _check_recorded(recorded)
     kinds, kind, count = _distinct(recorded)
     least_side = min(least_side, short_side)
     rounded = target_sizes(kinds, short_side, long_side, divisor, least_side)
@@ -148,16 +144,25 @@ def plan_sizes(
         chosen = chosen[:-1]
     if len(rest):
         size, bucket = _assigned(kinds, exact, chosen, aspect_change, rest)
+    every = np.concatenate([chosen, rest]).astype(np.int32)
     lost = bucket < 0
     if lost.any():
-        size[lost], bucket[lost] = _squeezed_in(exact[lost], chosen)
-    every = np.concatenate([chosen, rest]).astype(np.int32).reshape(-1, 2)
+        size[lost], bucket[lost] = _squeezed_in(exact[lost], every)
     used, number = np.unique(bucket, return_inverse=True)
     every, bucket = every[used], number.reshape(-1).astype(np.int32)
     padded = (size != every[bucket]).any(axis=1)
     many = np.bincount(bucket[padded], weights=count[padded], minlength=len(every)) >= fewest
     group = 2 * bucket + (padded & many[bucket])
     return SizePlan(every, bucket[kind], size.astype(np.int32)[kind], recorded, group.astype(np.int32)[kind])
+
+
+def _check_recorded(sizes: np.ndarray) -> None:
+    if len(sizes) and sizes.min() < 1:
+        row = int(np.flatnonzero(sizes.min(axis=1) < 1)[0])
+        raise UserError(
+            f"image {row} is recorded as {sizes[row, 0]} x {sizes[row, 1]} pixels: both sides must be at "
+            "least 1; build the set again"
+        )
 
 
 def _distinct(sizes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -225,12 +230,8 @@ def _catch_all(
     """Sizes that hold the images without a bucket: one for lying ones and one for upright ones, or none."""
     without = bucket < 0
     upright = exact[:, 0] > exact[:, 1]
-    groups = [without & ~upright, without & upright]
-    if count[without].sum() < fewest:
-        return np.zeros((0, 2), dtype=np.int64)
-    if most < 2 or min(count[group].sum() for group in groups) < fewest:
-        groups = [without]
-    held = [exact[group].max(axis=0) for group in groups if group.any()]
+    groups = [without & ~upright, without & upright] if most > 1 else [without]
+    held = [exact[group].max(axis=0) for group in groups if count[group].sum() >= fewest and group.any()]
     return -(-np.array(held, dtype=np.int64).reshape(-1, 2) // divisor) * divisor
 
 
