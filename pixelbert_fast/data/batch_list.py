@@ -82,7 +82,7 @@ def list_batches(
     used = np.unique(group)
     if images < 1:
         raise UserError(f"a batch must hold at least 1 sample, but its size is {images}")
-    _check_bounds(batching, int(pixels[used].max()), 0 if longest is None else int(longest.max()) * sequences)
+    check_bounds(batching, int(pixels[used].max()), 0 if longest is None else int(longest.max()) * sequences)
     stream = random_stream(seed, epoch, _LIST)
     order = stream.permutation(n)
     # A stable sort by group keeps the random order within each; small numbers are sorted in linear time.
@@ -107,7 +107,8 @@ def list_batches(
     return BatchList(order[np.arange(n) + shift], places)
 
 
-def _check_bounds(batching: Batching, pixels: int, tokens: int) -> None:
+def check_bounds(batching: Batching, pixels: int, tokens: int) -> None:
+    """Raise UserError where one image of `pixels`, or the texts with one, `tokens`, are beyond the bounds."""
     for what, name, bound, needed in (
         ("image", "pixels", batching.pixels, pixels),
         ("image's texts", "tokens", batching.tokens, tokens),

@@ -75,6 +75,11 @@ class TokenisedCaptions:
         self._ids, self._ends, too_long = _tokenise(captions.distinct, tokenizer, max_length)
         self.truncated = int(too_long[self._text].sum())
 
+    @property
+    def longest(self) -> int:
+        """How many token ids the longest caption has."""
+        return int(np.diff(self._ends, prepend=0).max(initial=0))
+
     def ids(self, row: int, number: int) -> np.ndarray:
         """The token ids, int64, of caption `number` of image `row`."""
         text = self._text[self._starts[row] + number]

@@ -17,6 +17,7 @@ import numpy as np
 
 from pixelbert_fast.errors import UserError
 
+_MAPS = Path("/proc/self/maps")
 _OFFSETS = {"binary": np.int32, "large_binary": np.int64, "string": np.int32, "large_string": np.int64}
 
 
@@ -83,7 +84,7 @@ class _Files:
     def __init__(self):
         self._maps, self._open = [], {}
         try:
-            lines = Path("/proc/self/maps").read_text().splitlines()
+            lines = _MAPS.read_text().splitlines()
         except OSError:  # not Linux: everything is read through the map
             return
         for line in lines:

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from pixelbert_fast.data import sampler
-from pixelbert_fast.data.batch_list import Batching, BatchList, list_batches
+from pixelbert_fast.data.batch_list import Batching, BatchList, check_bounds, list_batches
 from pixelbert_fast.data.captions import lengths_mask
 from pixelbert_fast.data.decoded import DecodedImages
 from pixelbert_fast.data.sizes import SizePlan, plan_sizes
@@ -71,6 +71,10 @@ class PretrainingBatches:
                 aspect_change=options.batching.aspect_change,
                 fewest=options.images_per_batch,
             )
+            # Of all that any epoch may show, so that none ends a run later.
+            largest = int(self._sizes.buckets.astype(np.int64).prod(axis=1).max())
+            longest = self._material.captions.longest * options.captions_per_image
+            check_bounds(options.batching, largest, longest)
         images = self._material.images(["image", "height", "width"])
         self._images = DecodedImages(images, image_processor, options.cache_megabytes, self._sizes)
         self._vocab_size, self._mask_id = len(tokenizer), int(tokenizer.mask_token_id)
