@@ -32,7 +32,7 @@ def steps_per_epoch(n: int, batch: int, world_size: int = 1, start: int = 0) -> 
 
     start: how many batches of the epoch, those of all ranks together, have been shown already.
     """
-    return -(-(-(-n // batch) - start) // world_size)
+    return max(-(-(-(-n // batch) - start) // world_size), 0)
 
 
 def batches(

@@ -40,7 +40,7 @@ class SetConfig(Section):
     Attributes:
         directory: as `data.directory`.
         weight: how often an epoch shows its images: 1 once, 0.5 one half of them and the next epoch the
-            other, 2 twice, 0 not at all.
+            other, 2 twice, 0 not at all (only evaluated on).
     """
 
     directory: str
@@ -78,7 +78,7 @@ class DataConfig(Section):
             captions drawn without repetition until all have been shown, over as many epochs as it takes.
             captions: each image as often as it takes to show all its captions once. None: as images, by
             the rule of the first recipes, which leaves an image's last captions out where they do not come
-            out even, and draws anew; with `sets`, images.
+            out even, and draws anew; with `sets` or `batching`, images.
         batching: batches of one size each; None: of images as they come, padded to the largest.
         build: how to build it on first use; None: it must be there.
         captions_per_image: texts read with one pass of an image through the backbone.

@@ -144,7 +144,7 @@ class TrainingLoop:
             for batch in self._task.batches(number, rank, world, skip=skip, start=start):
                 done += 1
                 yield batch, (number, done, start) if done < steps else (number + 1, 0, 0)
-            if not done:
+            if not done and not start:
                 raise RunError(f"epoch {number} has no batches; the training split holds too few images")
             skip = start = 0
 

@@ -25,8 +25,8 @@ class PretrainingOptions:
 
     mlm_probability 0 leaves the text whole. mlm_on_mismatched keeps the labels of mismatched pairs (their
     words are masked either way, or the masks would tell the pairs apart). text_only replaces every image by
-    zeros. epoch: what an epoch shows, see `Material.shown`. batching: batches of one size each; None: of
-    images as they come, padded to the largest.
+    zeros. epoch: what an epoch shows, see `Material.shown`; with batching, None is "images". batching:
+    batches of one size each; None: of images as they come, padded to the largest.
     """
 
     images_per_batch: int = 32
@@ -130,7 +130,9 @@ class PretrainingBatches:
             return planned[1:]
         options, listed = self.options, None
         shares = options.captions_per_image, options.mismatched_share
-        shown = self._material.shown(options.seed, epoch, *shares, options.epoch)
+        # The first rule keeps images without a pair, and one of them could be a whole batch.
+        kind = options.epoch or ("images" if options.batching else None)
+        shown = self._material.shown(options.seed, epoch, *shares, kind)
         if self._sizes is not None:
             listed = list_batches(
                 self._sizes.group[shown.row],

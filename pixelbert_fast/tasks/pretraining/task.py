@@ -90,7 +90,7 @@ class PretrainingTask:
             mlm_on_mismatched=objectives.mlm_on_mismatched,
             text_only=config.start.text_only,
             seed=config.seed,
-            epoch=config.data.epoch,
+            epoch=config.data.epoch or ("images" if config.data.sets else None),
             batching=Batching(**config.data.batching.model_dump()) if config.data.batching else None,
         )
         self._batches = PretrainingBatches(parts, self.tokenizer, self.image_processor, self._options)
