@@ -1,0 +1,182 @@
+"""The decoder of NVIDIA DALI: nvImageCodec on a GPU, libjpeg-turbo on a CPU.
+
+DALI loses a whole batch to one broken image. So headers are read first, only pictures that it decodes as the
+processor does are given to it (JPEG, grey or colour), and the plain decoder takes the others; in DALI's batch a
+placeholder stands for each of those. Where its run fails all the same, the plain decoder decodes that batch, one
+image by one.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import threading
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ...errors import UserError
+from ..images import read_header
+from .contract import Broken, DecodedBatch, check_request, sizes_tensor
+from .normalising import Normalisation
+from .plain import PlainDecoder, decode_rgb, resized, usable_cores
+
+NAME = "dali"
+
+# A grey JPEG of 8 x 8 pixels.
+_PLACEHOLDER = bytes.fromhex(
+    "ffd8ffe000104a46494600010100000100010000ffdb004300100b0c0e0c0a100e0d0e1211101318281a181616183123251d"
+    "283a333d3c3933383740485c4e404457453738506d51575f626768673e4d71797064785c656763ffc0000b08000800080101"
+    "1100ffc40014000100000000000000000000000000000000ffc40014100100000000000000000000000000000000ffda0008"
+    "010100003f003fffd9"
+)
+
+
+def why_not(device_type: str) -> str | None:
+    """See `choice`."""
+    if device_type not in ("cpu", "cuda"):
+        return f"it decodes to the CPU or to an NVIDIA GPU, not to {device_type}."
+    return _why_not_installed()
+
+
+@cache
+def _why_not_installed() -> str | None:
+    # Looked up, not imported: the import takes a second, and `pixelbert env` only asks.
+    try:
+        found = importlib.util.find_spec("nvidia.dali")
+    except ModuleNotFoundError:
+        found = None
+    return None if found else "DALI is not installed; install the extra `dali`."
+
+
+class DaliDecoder:
+    """See `contract.Decoder`. Batches of one size are DALI's own memory, channels_last without a copy.
+
+    Args:
+        normalisation: of the image processor.
+        device: where decoding ends, and where the batches are.
+        threads: of DALI; None: as many as the process may use cores.
+    """
+
+    name = NAME
+
+    def __init__(
+        self, normalisation: Normalisation, device: torch.device, threads: int | None = None
+    ) -> None:
+        self._normalisation = normalisation
+        self._device = device
+        self._threads = threads or usable_cores()
+        self._plain = PlainDecoder(normalisation, self._threads)
+        self._pipelines: dict[torch.dtype, tuple[int, Any]] = {}
+        self._lock = threading.Lock()
+
+    def decode(
+        self, encoded: Sequence[bytes], sizes: Sequence[tuple[int, int]], dtype: torch.dtype = torch.float32
+    ) -> DecodedBatch:
+        sizes, largest = check_request(encoded, sizes, dtype)
+        mine = [_suits(image) for image in encoded]
+        if not any(mine):
+            return self._without_dali(encoded, sizes, dtype)
+        given = [image if suits else _PLACEHOLDER for image, suits in zip(encoded, mine, strict=True)]
+        try:
+            with self._lock:
+                images = self._run(given, sizes, dtype)
+        except RuntimeError:
+            return self._without_dali(encoded, sizes, dtype)
+        values = self._joined(images, sizes, largest, dtype)
+        broken = []
+        for place, (height, width) in enumerate(sizes):
+            if mine[place]:
+                continue
+            try:
+                picture = resized(decode_rgb(encoded[place]), (height, width))
+            except UserError as error:
+                values[place].zero_()
+                broken.append(Broken(place, str(error)))
+                continue
+            own = torch.empty(picture.shape, dtype=dtype)
+            self._normalisation.into(own, picture)
+            values[place, :height, :width].copy_(own)
+        return DecodedBatch(values.permute(0, 3, 1, 2), sizes_tensor(sizes), tuple(broken))
+
+    def close(self) -> None:
+        self._pipelines.clear()
+        self._plain.close()
+
+    def _without_dali(self, encoded, sizes, dtype) -> DecodedBatch:
+        batch = self._plain.decode(encoded, sizes, dtype)
+        return DecodedBatch(batch.pixel_values.to(self._device), batch.pixel_size, batch.broken)
+
+    def _run(self, given: list[bytes], sizes: list[tuple[int, int]], dtype: torch.dtype) -> Any:
+        capacity, pipeline = self._pipelines.get(dtype, (0, None))
+        if len(given) > capacity:
+            capacity, pipeline = len(given), self._pipeline(len(given), dtype)
+            self._pipelines[dtype] = capacity, pipeline
+        pipeline.feed_input("encoded", [np.frombuffer(image, dtype=np.uint8) for image in given])
+        pipeline.feed_input("sizes", [np.array(size, dtype=np.float32) for size in sizes])
+        return pipeline.run()[0]
+
+    def _pipeline(self, capacity: int, dtype: torch.dtype) -> Any:
+        from nvidia.dali import fn, pipeline_def, types
+
+        on_gpu = self._device.type == "cuda"
+        device_id = (self._device.index or 0) if on_gpu else None
+
+        # One batch in flight: what runs ahead is the thread that calls `decode`.
+        @pipeline_def(
+            batch_size=capacity, num_threads=self._threads, device_id=device_id, prefetch_queue_depth=1
+        )
+        def graph():
+            encoded = fn.external_source(name="encoded", dtype=types.UINT8, ndim=1)
+            sizes = fn.external_source(name="sizes", dtype=types.FLOAT, ndim=1)
+            images = fn.decoders.image(
+                encoded,
+                device="mixed" if on_gpu else "cpu",
+                output_type=types.RGB,
+                # Off, a GPU would repeat the colours of neighbours where a CPU interpolates them.
+                jpeg_fancy_upsampling=True,
+            )
+            # subpixel_scale would move the picture's borders; every size here is whole already.
+            images = fn.resize(
+                images, size=sizes, interp_type=types.INTERP_LINEAR, antialias=True, subpixel_scale=False
+            )
+            if dtype == torch.uint8:
+                return images
+            return fn.crop_mirror_normalize(
+                images,
+                # It knows no bfloat16.
+                dtype=types.FLOAT16 if dtype == torch.float16 else types.FLOAT,
+                mean=[255 * mean for mean in self._normalisation.mean],
+                std=[255 * std for std in self._normalisation.std],
+                output_layout="HWC",
+            )
+
+        pipeline = graph()
+        pipeline.build()
+        return pipeline
+
+    def _joined(
+        self, images: Any, sizes: list[tuple[int, int]], largest: tuple[int, int], dtype: torch.dtype
+    ) -> Tensor:
+        """DALI's images as one tensor ``[B, H, W, 3]``; a copy only where sizes or dtypes differ."""
+        if all(size == largest for size in sizes):
+            return torch.from_dlpack(images.as_tensor()).to(dtype)
+        values = torch.zeros(len(sizes), *largest, 3, dtype=dtype, device=self._device)
+        for place, (height, width) in enumerate(sizes):
+            values[place, :height, :width].copy_(torch.from_dlpack(images[place]))
+        return values
+
+
+def _suits(encoded: bytes) -> bool:
+    """Whether DALI decodes the image as `images.to_rgb` does, as far as its header tells."""
+    try:
+        header = read_header(encoded)
+    except UserError:
+        return False
+    if header.file_format not in ("JPEG", "MPO") or header.mode not in ("L", "RGB"):
+        return False
+    # Of the orientation DALI reads the EXIF form alone; XMP has another.
+    return header.orientation == 1 or b"tiff:Orientation" not in encoded
