@@ -12,6 +12,7 @@ import importlib.util
 import threading
 from collections.abc import Sequence
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -44,11 +45,10 @@ def why_not(device_type: str) -> str | None:
 
 @cache
 def _why_not_installed() -> str | None:
-    # Looked up, not imported: the import takes a second, and `pixelbert env` only asks.
-    try:
-        found = importlib.util.find_spec("nvidia.dali")
-    except ModuleNotFoundError:
-        found = None
+    # Looked for, not imported: the import takes a second, and `pixelbert env` only asks.
+    vendor = importlib.util.find_spec("nvidia")
+    places = (vendor and vendor.submodule_search_locations) or ()
+    found = any(Path(place, "dali", "__init__.py").is_file() for place in places)
     return None if found else "DALI is not installed; install the extra `dali`."
 
 

@@ -22,7 +22,10 @@ class Normalisation:
     def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
         self.mean, self.std = tuple(map(float, mean)), tuple(map(float, std))
         # One multiplication and one addition a value, rounded apart: a fused pair would give other bits.
-        folded = [[1 / (255 * s) for s in self.std], [-m / s for m, s in zip(self.mean, self.std, strict=True)]]
+        folded = [
+            [1 / (255 * s) for s in self.std],
+            [-m / s for m, s in zip(self.mean, self.std, strict=True)],
+        ]
         self.scale, self.shift = torch.tensor(folded, dtype=torch.float64).to(torch.float32)
         # The same for the length of a row, three values a pixel; kept, because the sizes are few.
         self._rows: dict[int, tuple[Tensor, Tensor]] = {}
