@@ -22,7 +22,7 @@ class PretrainingOptions:
 
     mlm_probability 0 leaves the text whole. mlm_on_mismatched keeps the labels of mismatched pairs (their
     words are masked either way, or the masks would tell the pairs apart). text_only replaces every image by
-    zeros.
+    zeros. An image that cannot be decoded is replaced by another, with that one's captions.
     """
 
     images_per_batch: int = 32
@@ -34,6 +34,8 @@ class PretrainingOptions:
     text_only: bool = False
     seed: int = 0
     cache_megabytes: float = 1024
+    decoder: str | None = None
+    broken_limit: float = 0.01
 
 
 class PretrainingBatches:
@@ -59,7 +61,13 @@ class PretrainingBatches:
             captions, split["facts"][:] if known else None, split["scene"][:] if known else None
         )
         self._captions = TokenisedCaptions(captions, tokenizer, options.max_text_length)
-        self._images = DecodedImages(split, image_processor, options.cache_megabytes)
+        self._images = DecodedImages(
+            split,
+            image_processor,
+            options.cache_megabytes,
+            decoder=options.decoder,
+            broken_limit=options.broken_limit,
+        )
         self._vocab_size, self._mask_id = len(tokenizer), int(tokenizer.mask_token_id)
         self._special_ids = np.array(tokenizer.all_special_ids, dtype=np.int64)
         self.dropped = 0
@@ -82,12 +90,17 @@ class PretrainingBatches:
         plan = self._matcher.plan(options.seed, epoch, options.captions_per_image, options.mismatched_share)
         self.dropped = plan.dropped
         shards = sampler.batches(self._rows, options.images_per_batch, options.seed, epoch, rank, world_size)
+        self._images.begin_epoch(sum(map(len, shards)))
         for rows in shards[skip:]:
             yield self._batch(rows, epoch, plan)
 
     def _batch(self, rows: np.ndarray, epoch: int, plan: EpochPlan) -> dict:
         options = self.options
         slots = options.captions_per_image
+        if options.text_only:
+            pixel_values, pixel_size = self._images.blank(rows)
+        else:
+            rows, pixel_values, pixel_size = self._images.readable(rows, options.seed, epoch)
         lines = [self._image_texts(int(row), epoch, plan) for row in rows]
         inputs, labels, mask, matched, kept = (np.concatenate(part) for part in zip(*lines, strict=True))
         image_index = np.repeat(np.arange(len(rows)), slots)
@@ -96,7 +109,6 @@ class PretrainingBatches:
         if not options.mlm_on_mismatched:
             labels[matched == 0] = IGNORED
         longest = int(mask[kept].sum(axis=1).max(initial=1))
-        pixel_values, pixel_size = (self._images.blank if options.text_only else self._images.pixels)(rows)
         return {
             "pixel_values": pixel_values,
             "pixel_size": pixel_size,

@@ -88,6 +88,8 @@ class PretrainingTask:
             mlm_on_mismatched=objectives.mlm_on_mismatched,
             text_only=config.start.text_only,
             seed=config.seed,
+            decoder=config.data.decoder,
+            broken_limit=config.data.broken_limit,
         )
         self._batches = PretrainingBatches(train, self.tokenizer, self.image_processor, self._options)
         if self._batches.truncated:
@@ -96,6 +98,10 @@ class PretrainingTask:
                 self._batches.truncated,
                 config.data.max_text_length,
             )
+
+    @property
+    def broken(self) -> int:
+        return self._batches.broken
 
     def steps_per_epoch(self, world_size: int) -> int:
         return self._batches.steps_per_epoch(world_size)
