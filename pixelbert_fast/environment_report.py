@@ -1,4 +1,4 @@
-"""What `pixelbert env` tells: versions, machine, variables, the build, and which backends and decoders can run.
+"""What `pixelbert env` tells: versions, machine, variables, the build, which backends and decoders can run.
 
 Nothing here fails because something is broken: a section that cannot be told says what is in its way.
 """

@@ -1,4 +1,4 @@
-"""What becomes of images that cannot be decoded: told once each, counted, and too many of them end the run."""
+"""Images that cannot be decoded: told once each, counted, and too many of them end the run."""
 
 import logging
 

@@ -29,13 +29,13 @@ class Pictures(NamedTuple):
 class DecodedImages:
     """Images of a split by row number, at the size and in the normalisation of an image processor.
 
-    split: rows with `image` (encoded bytes), `height` and `width`, the picture's own, upright. image_processor:
-    gives short_side, long_side, size_divisor, image_mean and image_std. decoder: its name, see
-    `decoders.choice`. broken_limit: see `broken.BrokenImages`.
+    split: rows with `image` (encoded bytes), `height` and `width`, the picture's own, upright; and `key`, if
+    there is one. image_processor: gives short_side, long_side, size_divisor, image_mean and image_std.
+    decoder: its name, see `decoders.choice`. broken_limit: see `broken.BrokenImages`.
 
-    With the decoder `plain` the resized images are kept, uint8, until `cache_megabytes` are full; then no more
-    are added: in shuffled epochs throwing one out to keep another would gain nothing. What is in the cache
-    changes no value.
+    With the decoder `plain` the resized images are kept, uint8, until `cache_megabytes` are full; then no
+    more are added: in shuffled epochs throwing one out to keep another would gain nothing. What is in the
+    cache changes no value.
 
     Pixels are channels_last in memory. Images smaller than the largest of their batch are padded at the right
     and bottom by zeros. `broken` is how many different images could not be decoded so far.
@@ -75,8 +75,9 @@ class DecodedImages:
     def readable(self, rows: Sequence[int], seed: int, epoch: int) -> Pictures:
         """The images of `rows`, another in the place of each that is broken.
 
-        The other is one of the same size, drawn by (seed, epoch, row); of any size where none of that size can
-        be decoded. Raises UserError when more images of an epoch are broken than the limit allows, or all are.
+        The other is one of the same size, drawn by (seed, epoch, row); of any size where none of that size
+        can be decoded. Raises UserError when more images of an epoch are broken than the limit allows, or
+        all of the split are.
         """
         rows = np.array(rows, dtype=np.int64)
         values, sizes, broken = self._read(rows.tolist())

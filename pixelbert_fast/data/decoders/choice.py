@@ -20,7 +20,7 @@ from .normalising import Normalisation
 MODULES = {"dali": dali, "plain": plain}
 DECODERS = tuple(MODULES)
 
-# In the order of trying. On a CPU plain is the faster (benchmarks/bench_decoding.py); a GPU decodes with DALI.
+# In the order of trying. On a CPU plain is faster (benchmarks/bench_decoding.py); a GPU decodes with DALI.
 AUTOMATIC = {"cpu": ("plain",), "cuda": ("dali", "plain")}
 
 _logger = logging.getLogger(__name__)

@@ -91,7 +91,7 @@ def decode_ahead(
 def check_request(
     encoded: Sequence[bytes], sizes: Sequence[tuple[int, int]], dtype: torch.dtype
 ) -> tuple[list[tuple[int, int]], tuple[int, int]]:
-    """The sizes as pairs of int, and the largest height and width; raises ValueError (see `Decoder.decode`)."""
+    """The sizes as pairs of int, the largest height and width; raises ValueError, see `Decoder.decode`."""
     if dtype not in DTYPES:
         raise ValueError(f"dtype must be one of {', '.join(map(str, DTYPES))}, got {dtype}")
     if len(encoded) != len(sizes):

@@ -1,9 +1,9 @@
 """The decoder of NVIDIA DALI: nvImageCodec on a GPU, libjpeg-turbo on a CPU.
 
 DALI loses a whole batch to one broken image. So headers are read first, only pictures that it decodes as the
-processor does are given to it (JPEG, grey or colour), and the plain decoder takes the others; in DALI's batch a
-placeholder stands for each of those. Where its run fails all the same, the plain decoder decodes that batch, one
-image by one.
+processor does are given to it (JPEG, grey or colour), and the plain decoder takes the others; in DALI's batch
+a placeholder stands for each of those. Where its run fails all the same, the plain decoder decodes that
+batch, image by image: a broken one costs one run more, whatever the size of the batch.
 """
 
 from __future__ import annotations

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-# Below this many values torch starts no threads of its own: a decoder has its threads already. A block of that
-# size also stays in a core's cache between the passes over it.
+# Below this many values torch starts no threads of its own: a decoder has its threads already. A block of
+# that size also stays in a core's cache between the passes over it.
 _BLOCK = 32768
 
 
@@ -27,11 +27,11 @@ class Normalisation:
             [-m / s for m, s in zip(self.mean, self.std, strict=True)],
         ]
         self.scale, self.shift = torch.tensor(folded, dtype=torch.float64).to(torch.float32)
-        # The same for the length of a row, three values a pixel; kept, because the sizes are few.
-        self._rows: dict[int, tuple[Tensor, Tensor]] = {}
+        # The same for the length of the longest row so far, three values a pixel.
+        self._row = (self.scale, self.shift)
 
     def into(self, out: Tensor, picture: Tensor) -> None:
-        """Write `picture`, uint8 ``[h, w, 3]``, contiguous, to `out`, ``[h, w, 3]`` of a float or of uint8."""
+        """Write `picture`, uint8 ``[h, w, 3]``, contiguous, to `out`, ``[h, w, 3]`` of floats or uint8."""
         height, width, _ = picture.shape
         if out.dtype == torch.uint8:
             out.copy_(picture)
@@ -47,7 +47,8 @@ class Normalisation:
                 block.copy_(torch.mul(source[top : top + rows], scale).add_(shift))
 
     def _of_width(self, width: int) -> tuple[Tensor, Tensor]:
-        found = self._rows.get(width)
-        if found is None:
-            found = self._rows[width] = (self.scale.repeat(width), self.shift.repeat(width))
-        return found
+        scale, shift = self._row
+        if len(scale) < 3 * width:
+            # One assignment of both: threads share this.
+            scale, shift = self._row = (self.scale.repeat(width), self.shift.repeat(width))
+        return scale[: 3 * width], shift[: 3 * width]

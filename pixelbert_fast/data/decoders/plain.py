@@ -1,8 +1,9 @@
-"""The decoder that needs nothing: simplejpeg for JPEGs where it is installed, Pillow for the rest, torch's resize.
+"""The decoder that needs nothing: simplejpeg for JPEGs if installed, Pillow for the rest, torch's resize.
 
-simplejpeg calls libjpeg-turbo, as Pillow does, without Pillow's rows of four bytes a pixel; the pictures are the
-same to the bit. torch's antialiased bilinear resize of 8-bit pixels is Pillow's, vectorised, when each pixel's
-channels lie together.
+simplejpeg calls libjpeg-turbo, as Pillow does, without Pillow's rows of four bytes a pixel; the pictures are
+the same to the bit. torch's antialiased bilinear resize of 8-bit pixels is Pillow's, vectorised, where each
+pixel's channels lie together. Decoding at a smaller scale (libjpeg's own) or with its faster transforms was
+4 to 24 levels off, and gained a twentieth at most.
 """
 
 from __future__ import annotations
@@ -83,12 +84,12 @@ def decode_rgb(encoded: bytes) -> np.ndarray:
     if simplejpeg is None or not plain_jpeg:
         return to_rgb(encoded)
     try:
-        # Before anything is decoded: a file with two headers must not be larger than the one that was checked.
+        # Before anything is decoded: of a file with two headers the one that was checked must hold.
         height, width, *_ = simplejpeg.decode_jpeg_header(encoded)
         if (height, width) != (header.height, header.width):
             return to_rgb(encoded)
         rgb = simplejpeg.decode_jpeg(encoded, "RGB")
-    except ValueError:  # whatever libjpeg complains of; Pillow forgives some of it
+    except (ValueError, MemoryError):  # whatever libjpeg complains of; Pillow forgives some of it
         return to_rgb(encoded)
     return rgb if header.orientation == 1 else np.ascontiguousarray(turned(rgb, header.orientation))
 
