@@ -2,8 +2,8 @@
 
 DALI loses a whole batch to one broken image. So headers are read first, only pictures that it decodes as the
 processor does are given to it (JPEG, grey or colour), and the plain decoder takes the others; in DALI's batch
-a placeholder stands for each of those. Where its run fails all the same, the plain decoder decodes that
-batch, image by image: a broken one costs one run more, whatever the size of the batch.
+a placeholder stands for each of those. Where a run fails all the same, the plain decoder finds the culprits
+and DALI runs once more without them: broken images cost at most that, however many they are.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from ...errors import UserError
 from ..images import read_header
 from .contract import Broken, DecodedBatch, check_request, sizes_tensor
 from .normalising import Normalisation
-from .plain import PlainDecoder, decode_rgb, resized, usable_cores
+from .plain import PlainDecoder, usable_cores
 
 NAME = "dali"
 
@@ -78,46 +78,48 @@ class DaliDecoder:
     ) -> DecodedBatch:
         sizes, largest = check_request(encoded, sizes, dtype)
         mine = [_suits(image) for image in encoded]
-        if not any(mine):
-            return self._without_dali(encoded, sizes, dtype)
-        given = [image if suits else _PLACEHOLDER for image, suits in zip(encoded, mine, strict=True)]
-        try:
-            with self._lock:
-                images = self._run(given, sizes, dtype)
-        except RuntimeError:
-            return self._without_dali(encoded, sizes, dtype)
+        images = self._run(encoded, mine, sizes, dtype)
+        if images is None:
+            # Without what the plain decoder refuses as well: then the others are what they would have been.
+            whole = self._plain.readable(encoded)
+            mine = [suits and read for suits, read in zip(mine, whole, strict=True)]
+            images = self._run(encoded, mine, sizes, dtype)
+            if images is None:
+                mine = [False] * len(mine)
+        others = [place for place, suits in enumerate(mine) if not suits]
+        plain = self._plain.decode([encoded[n] for n in others], [sizes[n] for n in others], dtype)
+        broken = tuple(Broken(others[place], reason) for place, reason in plain.broken)
+        if len(others) == len(mine):
+            values = plain.pixel_values.to(self._device)
+            return DecodedBatch(values, sizes_tensor(sizes), broken)
         values = self._joined(images, sizes, largest, dtype)
-        broken = []
-        for place, (height, width) in enumerate(sizes):
-            if mine[place]:
-                continue
-            try:
-                picture = resized(decode_rgb(encoded[place]), (height, width))
-            except UserError as error:
-                values[place].zero_()
-                broken.append(Broken(place, str(error)))
-                continue
-            own = torch.empty(picture.shape, dtype=dtype)
-            self._normalisation.into(own, picture)
-            values[place, :height, :width].copy_(own)
-        return DecodedBatch(values.permute(0, 3, 1, 2), sizes_tensor(sizes), tuple(broken))
+        for place, picture in zip(others, plain.pixel_values.permute(0, 2, 3, 1), strict=True):
+            height, width = sizes[place]
+            values[place, :height, :width].copy_(picture[:height, :width])
+        return DecodedBatch(values.permute(0, 3, 1, 2), sizes_tensor(sizes), broken)
 
     def close(self) -> None:
         self._pipelines.clear()
         self._plain.close()
 
-    def _without_dali(self, encoded, sizes, dtype) -> DecodedBatch:
-        batch = self._plain.decode(encoded, sizes, dtype)
-        return DecodedBatch(batch.pixel_values.to(self._device), batch.pixel_size, batch.broken)
-
-    def _run(self, given: list[bytes], sizes: list[tuple[int, int]], dtype: torch.dtype) -> Any:
-        capacity, pipeline = self._pipelines.get(dtype, (0, None))
-        if len(given) > capacity:
-            capacity, pipeline = len(given), self._pipeline(len(given), dtype)
-            self._pipelines[dtype] = capacity, pipeline
-        pipeline.feed_input("encoded", [np.frombuffer(image, dtype=np.uint8) for image in given])
-        pipeline.feed_input("sizes", [np.array(size, dtype=np.float32) for size in sizes])
-        return pipeline.run()[0]
+    def _run(
+        self, encoded: Sequence[bytes], mine: list[bool], sizes: list[tuple[int, int]], dtype: torch.dtype
+    ) -> Any:
+        """DALI's images, placeholders where they are not `mine`; None where there are none, or it fails."""
+        if not any(mine):
+            return None
+        given = [image if suits else _PLACEHOLDER for image, suits in zip(encoded, mine, strict=True)]
+        with self._lock:
+            capacity, pipeline = self._pipelines.get(dtype, (0, None))
+            if len(given) > capacity:
+                capacity, pipeline = len(given), self._pipeline(len(given), dtype)
+                self._pipelines[dtype] = capacity, pipeline
+            pipeline.feed_input("encoded", [np.frombuffer(image, dtype=np.uint8) for image in given])
+            pipeline.feed_input("sizes", [np.array(size, dtype=np.float32) for size in sizes])
+            try:
+                return pipeline.run()[0]
+            except RuntimeError:
+                return None
 
     def _pipeline(self, capacity: int, dtype: torch.dtype) -> Any:
         from nvidia.dali import fn, pipeline_def, types
