@@ -218,6 +218,26 @@ def test_a_resumed_epoch_sees_the_rest_at_any_number_of_ranks(made, changes):
         assert keys == {key for batch in whole for key in batch["sample_keys"].tolist()}
 
 
+def test_another_image_of_the_group_stands_in_for_a_broken_one(few, many, tokenizer):
+    def cut(record, row):
+        return {**record, "image": b"no image"} if row in (2, 9) else record
+
+    parts = [Part(few.map(cut, with_indices=True), 1.0, "few"), Part(many, 0.5, "many")]
+    bounds = replace(BATCHING, tokens=2 * 4 * 8)
+    options = replace(OPTIONS, batching=bounds, broken_limit=0.5, images_per_batch=2)
+    batches = PretrainingBatches(parts, tokenizer, PROCESSOR, options)
+    whole = PretrainingBatches([Part(few), *parts[1:]], tokenizer, PROCESSOR, options)
+    for epoch in range(3):
+        seen, asked = list(batches.epoch(epoch)), list(whole.epoch(epoch))
+        for batch, planned in zip(seen, asked, strict=True):
+            assert batch["pixel_values"].shape == planned["pixel_values"].shape
+            assert batch["input_ids"].numel() <= bounds.tokens
+        for (name, own), _, matched, row, _ in pairs_of(seen, tokenizer):
+            assert (int(own) == row) == matched
+            assert not (name == "few" and matched and row in (2, 9))
+    assert batches.broken == 2
+
+
 def test_ranks_of_a_step_have_batches_of_one_size(made):
     batches = made(weights=(4.0, 4.0), batching=replace(BATCHING, alike=4), images_per_batch=2)
     steps = list(zip(*(batches.epoch(0, rank, 4) for rank in range(4)), strict=True))

@@ -32,6 +32,7 @@ class ToyTask:
     """Six batches an epoch, each a pure function of its epoch, number and rank."""
 
     name = "toy"
+    broken = 0
 
     def __init__(self, config, *, bad_step: int | None = None) -> None:
         torch.manual_seed(config.seed)

@@ -25,7 +25,6 @@ class SizePlan:
         bucket: int32 `[n]`, the bucket of each image.
         size: int32 `[n, 2]`, (height, width) that each image is resized to; less than its bucket's where it
             is padded at the right or at the bottom.
-        recorded: int32 `[n, 2]`, the (height, width) that the plan was made from.
         group: int32 `[n]`, images of one number may share a batch: those of a bucket, the padded ones apart
             from the others where there are enough of them, for one padded image makes its whole batch slow.
     """
@@ -33,7 +32,6 @@ class SizePlan:
     buckets: np.ndarray
     bucket: np.ndarray
     size: np.ndarray
-    recorded: np.ndarray
     group: np.ndarray
 
     @property
@@ -55,17 +53,6 @@ class SizePlan:
         """(height, width) of the batches that image `row` comes in."""
         height, width = self.buckets[self.bucket[row]]
         return int(height), int(width)
-
-    def size_of(self, row: int, height: int, width: int) -> tuple[int, int]:
-        """(height, width) for image `row`, which turned out to be `height` x `width` when decoded.
-
-        The planned size, unless the record was wrong: then the largest of the image's own proportions within
-        its bucket, so that a wrong record neither squeezes an image nor changes the size of its batch.
-        """
-        if (height, width) == tuple(self.recorded[row]):
-            return tuple(self.size[row].tolist())
-        within = np.array(self.canvas(row))
-        return tuple(_shrunk(np.array([[height, width]]), within[None], grow=True)[0].tolist())
 
 
 def target_sizes(
@@ -153,7 +140,7 @@ def plan_sizes(
     padded = (size != every[bucket]).any(axis=1)
     many = np.bincount(bucket[padded], weights=count[padded], minlength=len(every)) >= fewest
     group = 2 * bucket + (padded & many[bucket])
-    return SizePlan(every, bucket[kind], size.astype(np.int32)[kind], recorded, group.astype(np.int32)[kind])
+    return SizePlan(every, bucket[kind], size.astype(np.int32)[kind], group.astype(np.int32)[kind])
 
 
 def _check_recorded(sizes: np.ndarray) -> None:
@@ -242,10 +229,10 @@ def _squeezed_in(exact: np.ndarray, chosen: np.ndarray) -> tuple[np.ndarray, np.
     return _shrunk(exact, chosen[best]), best
 
 
-def _shrunk(sizes: np.ndarray, within: np.ndarray, *, grow: bool = False) -> np.ndarray:
+def _shrunk(sizes: np.ndarray, within: np.ndarray) -> np.ndarray:
     """The largest size in proportion to each of `sizes` inside `within`: int64 `[n, 2]`, at least 1 pixel."""
     scale = (within / sizes).min(axis=1, keepdims=True)
-    scaled = np.floor(sizes * (scale if grow else np.minimum(scale, 1.0)) + _ROUNDING).astype(np.int64)
+    scaled = np.floor(sizes * np.minimum(scale, 1.0) + _ROUNDING).astype(np.int64)
     return np.clip(scaled, 1, within)
 
 

@@ -87,6 +87,9 @@ class DataConfig(Section):
         short_side, long_side: pixels; an image's short side becomes the one, unless its long side would pass
             the other (None: the model preset's).
         size_divisor: both sides are multiples of it.
+        decoder: what turns files into pixels; None: PIXELBERT_FAST_DECODER, or the best that can run.
+        broken_limit: the share of an epoch's images that may be broken; others are shown in their place. More
+            of them end the run.
     """
 
     directory: str = "data/scenes"
@@ -100,6 +103,8 @@ class DataConfig(Section):
     short_side: Count | None = None
     long_side: Count | None = None
     size_divisor: Count = 1
+    decoder: Literal["plain", "dali"] | None = None
+    broken_limit: Share = 0.01
 
     @property
     def directories(self) -> str | list[str]:

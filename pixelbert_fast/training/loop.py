@@ -177,6 +177,8 @@ class TrainingLoop:
             "gradient_norm": self._engine.gradient_norm(),
             "lr": rates,
             "pairs_per_second": rate,
+            # An image that several processes met counts for each of them.
+            "broken_images": sum(self._ranks.gather(self._task.broken)),
             "seconds": position.seconds,
         }
         self._log.write("train", position.step, _finite_or_none(values))

@@ -268,6 +268,7 @@ def _concluded(
     start_seconds: float,
 ) -> dict[str, Any]:
     measured = evaluated(task, engine, config, ranks)
+    broken = sum(ranks.gather(task.broken))
 
     def work() -> dict[str, Any]:
         task.save(engine.module, folder.checkpoint)
@@ -279,6 +280,7 @@ def _concluded(
             "summary": [list(row) for row in task.summary(measured)],
             "steps": position.step,
             "pairs": position.pairs,
+            "broken_images": broken,  # met in this sitting
             "training_seconds": round(position.seconds, 3),
             "start_seconds": round(start_seconds, 3),
             # The training of earlier sittings is in it, their preparations are not.

@@ -50,6 +50,10 @@ class ObjectsTask:
         self._batches = self._of(self._set.split("train"))
         self._evaluated = evaluation_splits(self._set, config)
 
+    @property
+    def broken(self) -> int:
+        return self._batches.broken
+
     def steps_per_epoch(self, world_size: int, epoch: int = 0, start: int = 0) -> int:
         return self._batches.steps_per_epoch(world_size, start)
 
@@ -105,5 +109,12 @@ class ObjectsTask:
         ]
 
     def _of(self, split) -> ObjectBatches:
-        per_batch, seed = self._config.training.images_per_batch, self._config.seed
-        return ObjectBatches(split, self.image_processor, self._attributes, per_batch, seed)
+        return ObjectBatches(
+            split,
+            self.image_processor,
+            self._attributes,
+            self._config.training.images_per_batch,
+            self._config.seed,
+            decoder=self._config.data.decoder,
+            broken_limit=self._config.data.broken_limit,
+        )

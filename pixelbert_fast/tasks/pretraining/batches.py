@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from pixelbert_fast.data import sampler
 from pixelbert_fast.data.batch_list import Batching, BatchList, check_bounds, list_batches
@@ -26,7 +27,8 @@ class PretrainingOptions:
     mlm_probability 0 leaves the text whole. mlm_on_mismatched keeps the labels of mismatched pairs (their
     words are masked either way, or the masks would tell the pairs apart). text_only replaces every image by
     zeros. epoch: what an epoch shows, see `Material.shown`; with batching, None is "images". batching:
-    batches of one size each; None: of images as they come, padded to the largest.
+    batches of one size each; None: of images as they come, padded to the largest. An image that cannot be
+    decoded is replaced by another that the epoch shows, with that one's captions.
     """
 
     images_per_batch: int = 32
@@ -40,6 +42,8 @@ class PretrainingOptions:
     cache_megabytes: float = 1024
     epoch: Epoch | None = None
     batching: Batching | None = None
+    decoder: str | None = None
+    broken_limit: float = 0.01
 
 
 class PretrainingBatches:
@@ -75,8 +79,14 @@ class PretrainingBatches:
             largest = int(self._sizes.buckets.astype(np.int64).prod(axis=1).max())
             longest = self._material.captions.longest * options.captions_per_image
             check_bounds(options.batching, largest, longest)
-        images = self._material.images(["image", "height", "width"])
-        self._images = DecodedImages(images, image_processor, options.cache_megabytes, self._sizes)
+        self._images = DecodedImages(
+            self._material.images(["image", "height", "width"], ["key"]),
+            image_processor,
+            options.cache_megabytes,
+            self._sizes,
+            decoder=options.decoder,
+            broken_limit=options.broken_limit,
+        )
         self._vocab_size, self._mask_id = len(tokenizer), int(tokenizer.mask_token_id)
         self._special_ids = np.array(tokenizer.all_special_ids, dtype=np.int64)
         self._planned: tuple[int, Shown, BatchList | None] | None = None
@@ -117,10 +127,13 @@ class PretrainingBatches:
         if listed is None:
             per_batch, count = options.images_per_batch, len(shown.row)
             mine = sampler.batches(count, per_batch, options.seed, epoch, rank, world_size, start)
+            self._images.begin_epoch(mine.size)
             for members in mine[skip:]:
                 yield self._batch(members, epoch, shown)
         else:
-            for number in sampler.shares(len(listed), rank, world_size, start)[skip:]:
+            mine = sampler.shares(len(listed), rank, world_size, start)
+            self._images.begin_epoch(int(np.diff(listed.starts)[mine].sum()))
+            for number in mine[skip:]:
                 yield self._batch(listed[number], epoch, shown)
 
     def _plan(self, epoch: int) -> tuple[Shown, BatchList | None]:
@@ -134,6 +147,8 @@ class PretrainingBatches:
         kind = options.epoch or ("images" if options.batching else None)
         shown = self._material.shown(options.seed, epoch, *shares, kind)
         if self._sizes is not None:
+            if options.batching.tokens:
+                shown = shown._replace(longest=self._material.longest(shown))
             listed = list_batches(
                 self._sizes.group[shown.row],
                 np.repeat(self._sizes.buckets.astype(np.int64).prod(axis=1), 2),
@@ -141,7 +156,7 @@ class PretrainingBatches:
                 options.batching,
                 options.seed,
                 epoch,
-                self._material.longest(shown) if options.batching.tokens else None,
+                shown.longest,
                 options.captions_per_image,
             )
         self._planned = epoch, shown, listed
@@ -149,18 +164,19 @@ class PretrainingBatches:
 
     def _batch(self, members: np.ndarray, epoch: int, shown: Shown) -> dict:
         """members: which of what the epoch shows."""
-        options, rows = self.options, shown.row[members]
+        options = self.options
+        members, pixels = self._pixels(members, epoch, shown)
         slots = options.captions_per_image
         lines = [self._image_texts(int(one), epoch, shown) for one in members]
         inputs, labels, mask, matched, kept = (np.concatenate(part) for part in zip(*lines, strict=True))
-        image_index = np.repeat(np.arange(len(rows)), slots)
+        image_index = np.repeat(np.arange(len(members)), slots)
         # Epoch and pair, so that what the model draws for a pair depends on neither batch nor rank.
         keys = epoch * 2**32 + (members[:, None] * slots + np.arange(slots)).reshape(-1)
         if not options.mlm_on_mismatched:
             labels[matched == 0] = IGNORED
         longest = int(mask[kept].sum(axis=1).max(initial=1))
-        batch = {
-            **self._pixels(rows),
+        return {
+            **pixels,
             "image_index": torch.from_numpy(image_index[kept].astype(np.int32)),
             "input_ids": torch.from_numpy(inputs[kept, :longest]),
             "attention_mask": torch.from_numpy(mask[kept, :longest]),
@@ -168,14 +184,36 @@ class PretrainingBatches:
             "matched": torch.from_numpy(matched[kept]),
             "sample_keys": torch.from_numpy(keys[kept]),
         }
-        return batch
 
-    def _pixels(self, rows: np.ndarray) -> dict[str, torch.Tensor]:
-        read = self._images.blank if self.options.text_only else self._images.pixels
-        pixel_values, pixel_size = read(rows)
+    def _pixels(self, members: np.ndarray, epoch: int, shown: Shown) -> tuple[np.ndarray, dict]:
+        """(members, others in the place of those whose image is broken; what the batch holds of images)."""
+        rows = shown.row[members]
+        if self.options.text_only:
+            pixel_values, pixel_size = self._images.blank(rows)
+        else:
+
+            def fit() -> np.ndarray:
+                if shown.longest is None:
+                    return np.arange(len(shown.row))
+                # Longer texts might lead beyond the bound on tokens.
+                return np.flatnonzero(shown.longest <= shown.longest[members].max())
+
+            found, pixel_values, pixel_size = self._images.readable(
+                rows, self.options.seed, epoch, lambda: shown.row[fit()]
+            )
+            replaced = np.flatnonzero(found != rows)
+            if len(replaced):
+                others, members = fit(), members.copy()
+                for place in replaced:
+                    members[place] = others[np.flatnonzero(shown.row[others] == found[place])[0]]
+        return members, self._sized(int(rows[0]), pixel_values, pixel_size)
+
+    def _sized(self, row: int, pixel_values: Tensor, pixel_size: Tensor) -> dict[str, Tensor]:
+        """Padded to the size of the batches that image `row` comes in."""
         if self._sizes is None:
             return {"pixel_values": pixel_values, "pixel_size": pixel_size}
-        height, width = self._sizes.canvas(int(rows[0]))
+        # Only where no image of the group can be decoded, one of another may be larger.
+        height, width = map(max, self._sizes.canvas(row), pixel_values.shape[2:])
         missing = (0, width - pixel_values.shape[3], 0, height - pixel_values.shape[2])
         pixel_values = torch.nn.functional.pad(pixel_values, missing) if any(missing) else pixel_values
         if (pixel_size == torch.tensor([height, width])).all():

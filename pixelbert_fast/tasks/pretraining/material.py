@@ -31,11 +31,13 @@ class Part:
 class Shown(NamedTuple):
     """What an epoch shows: V images, some of them more than once.
 
-    row: int64 `[V]`, the image. plan: the captions beside each, their images numbered as `row` is.
+    row: int64 `[V]`, the image. plan: the captions beside each, their images numbered as `row` is. longest:
+    int64 `[V]`, the token ids of the longest of them, where that is asked for.
     """
 
     row: np.ndarray
     plan: EpochPlan
+    longest: np.ndarray | None = None
 
 
 class Material:
@@ -68,10 +70,15 @@ class Material:
         """How many images there are."""
         return int(self._offsets[-1])
 
-    def images(self, columns: Sequence[str]):
-        """These columns of all images, a `datasets.Dataset` of rows as they are numbered here."""
+    def images(self, columns: Sequence[str], optional: Sequence[str] = ()):
+        """These columns of all images, a `datasets.Dataset` of rows as they are numbered here.
+
+        optional: columns that come where all splits have them.
+        """
         from datasets import concatenate_datasets
 
+        there = [name for name in optional if all(name in part.split.column_names for part in self._parts)]
+        columns = [*columns, *there]
         parts = [part.split.select_columns(list(columns)) for part in self._parts]
         return parts[0] if len(parts) == 1 else concatenate_datasets(parts)
 

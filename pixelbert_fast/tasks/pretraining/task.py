@@ -92,6 +92,8 @@ class PretrainingTask:
             seed=config.seed,
             epoch=config.data.epoch or ("images" if config.data.sets else None),
             batching=Batching(**config.data.batching.model_dump()) if config.data.batching else None,
+            decoder=config.data.decoder,
+            broken_limit=config.data.broken_limit,
         )
         self._batches = PretrainingBatches(parts, self.tokenizer, self.image_processor, self._options)
         if self._batches.truncated:
@@ -105,6 +107,10 @@ class PretrainingTask:
 
     def steps_per_epoch(self, world_size: int, epoch: int = 0, start: int = 0) -> int:
         return self._batches.steps_per_epoch(world_size, epoch, start)
+
+    @property
+    def broken(self) -> int:
+        return self._batches.broken
 
     def batches(
         self, epoch: int, rank: int, world_size: int, skip: int = 0, start: int = 0
