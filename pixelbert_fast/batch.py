@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING, NotRequired, TypedDict
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -17,8 +17,9 @@ class PretrainingBatch(TypedDict):
 
     pixel_values: Tensor
     """``[B, 3, H, W]`` float32, normalised, padded with zeros on the right and at the bottom."""
-    pixel_size: Tensor
-    """``[B, 2]`` int32, each image's own height and width inside the padded batch."""
+    pixel_size: NotRequired[Tensor]
+    """``[B, 2]`` int32, each image's own height and width inside the padded batch. Absent where batches are
+    made of one size (`data.batching`) and no image of this one is padded: the model need not ask then."""
     image_index: Tensor
     """``[S]`` int32, the image that each sequence reads."""
     input_ids: Tensor

@@ -66,10 +66,17 @@ CHECK = Variable(
     default="0",
     choices=("0", "1"),
 )
+DECODER = Variable(
+    "PIXELBERT_FAST_DECODER",
+    "Which decoder turns files into pixels where the code does not say: the best that can run (auto), or one"
+    " by name, which is an error where it cannot run.",
+    default="auto",
+    choices=("auto", "plain", "dali"),
+)
 TORCH_INDEX = Variable(
     "PIXELBERT_FAST_TORCH_INDEX",
     "The package index `make setup` takes torch from, as PyTorch's installation page gives it for your"
     " machine, for example its CPU index. Unset: pip's own configuration decides.",
 )
 
-VARIABLES: tuple[Variable, ...] = (BACKEND, BUILD, CHECK, TORCH_INDEX)
+VARIABLES: tuple[Variable, ...] = (BACKEND, BUILD, CHECK, DECODER, TORCH_INDEX)

@@ -1,4 +1,4 @@
-"""What `pixelbert env` tells: versions, machine, variables, the build, and which backend can run which op.
+"""What `pixelbert env` tells: versions, machine, variables, the build, which backends and decoders can run.
 
 Nothing here fails because something is broken: a section that cannot be told says what is in its way.
 """
@@ -17,7 +17,7 @@ from . import __version__, _build, _build_host, machine
 from .environment import VARIABLES
 from .errors import RunError, UserError
 
-PACKAGES = ("torch", "transformers", "triton", "deepspeed", "nvidia-dali", "ninja", "pybind11")
+PACKAGES = ("torch", "transformers", "triton", "deepspeed", "nvidia-dali", "simplejpeg", "ninja", "pybind11")
 _NOT_INSTALLED = "not installed"
 _CPU_LEVELS = ("portable", "AVX2", "AVX-512")
 _BROKEN = "broken"
@@ -33,6 +33,7 @@ def report() -> dict[str, Any]:
         "build": _build_record,
         "native": _native,
         "ops": _ops,
+        "decoders": _decoders,
     }
     return {name: _told(section) for name, section in sections.items()}
 
@@ -196,6 +197,30 @@ def _is_chosen(name: str, op: str, kind: str, dtype: Any) -> bool:
         return False
 
 
+def _decoders() -> dict[str, Any]:
+    from .data.decoders import choice
+
+    return {name: _told(partial(_decoder, name)) for name in choice.DECODERS}
+
+
+def _decoder(name: str) -> dict[str, Any]:
+    """Where a decoder can run and is chosen, or why not; in the form of `_backend`."""
+    import torch
+
+    from .data.decoders import choice
+
+    present = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+    reasons = {kind: choice.why_not(name, kind) for kind in present}
+    usable = [kind for kind, reason in reasons.items() if reason is None]
+    return {
+        "usable_on": usable,
+        "chosen_on": [kind for kind in usable if choice.automatic(kind) == name],
+        "avoided_on": {},
+        "without": {},
+        "why_not": {kind: reason for kind, reason in reasons.items() if reason},
+    }
+
+
 def _rows(name: str, section: dict[str, Any]) -> dict[str, list[str]]:
     """The lines of each key of a section."""
     if name == "ops" and _BROKEN not in section:
@@ -204,6 +229,8 @@ def _rows(name: str, section: dict[str, Any]) -> dict[str, list[str]]:
             for op, each in section.items()
             for backend, told in each.items()
         }
+    if name == "decoders" and _BROKEN not in section:
+        return {decoder: _backend_rows(told) for decoder, told in section.items()}
     if name == "environment" and _BROKEN not in section:
         return {variable: [_variable_row(told)] for variable, told in section.items()}
     return {key: _value_rows(value) for key, value in section.items()}

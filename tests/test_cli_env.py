@@ -14,6 +14,7 @@ import torch
 
 import pixelbert_fast
 from pixelbert_fast import _build, _build_host, cli, environment_report
+from pixelbert_fast.data.decoders import choice
 from pixelbert_fast.environment import BUILD, CHECK, VARIABLES
 from pixelbert_fast.ops import backends, cpu_backend, triton_backend, verdicts
 
@@ -43,7 +44,7 @@ def as_text(capsys: pytest.CaptureFixture[str]) -> str:
 
 def test_what_is_told_is_so(capsys: pytest.CaptureFixture[str]) -> None:
     told = as_json(capsys)
-    assert list(told) == ["versions", "machine", "torch", "environment", "build", "native", "ops"]
+    assert list(told) == ["versions", "machine", "torch", "environment", "build", "native", "ops", "decoders"]
     assert told["versions"]["pixelbert_fast"] == pixelbert_fast.__version__
     assert told["versions"]["transformers"] == importlib.metadata.version("transformers")
     assert told["torch"]["version"] == torch.__version__
@@ -51,6 +52,10 @@ def test_what_is_told_is_so(capsys: pytest.CaptureFixture[str]) -> None:
     assert told["torch"]["threads"] == torch.get_num_threads()
     assert set(told["environment"]) == {variable.name for variable in VARIABLES}
     assert told["build"] == json.loads((ROOT / "pixelbert_fast" / _build.RECORD).read_text())
+    assert set(told["decoders"]) == set(choice.DECODERS)
+    for name, about in told["decoders"].items():
+        assert ("cpu" in about["usable_on"]) == (choice.why_not(name, "cpu") is None)
+        assert ("cpu" in about["chosen_on"]) == (choice.choose(None, "cpu") == name)
     assert set(told["ops"]) == set(backends.OPS)
     for op, by_name in told["ops"].items():
         assert list(by_name) == list(backends.BACKENDS)
@@ -69,6 +74,7 @@ def test_the_text_has_the_same_in_columns(capsys: pytest.CaptureFixture[str]) ->
         assert value == told["versions"][name]
     assert "not set, default 'auto'" in blocks["environment"]
     assert "sample_positions / reference  usable on cpu" in blocks["ops"]
+    assert "plain  usable on cpu, chosen automatically" in blocks["decoders"]
     assert "{" not in text and "[" not in text
 
 

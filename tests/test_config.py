@@ -102,6 +102,13 @@ def test_an_unknown_key_of_the_file_names_the_file(tmp_path):
         ("optimizer.backbone.algorithm=lion", ["'lion'", "'sgd'", "'adamw'"]),
         ("training.zero_stage=3", ["training.zero_stage = 3", "0, 1 or 2"]),
         ("training.epochs=2", ["training.epochs or training.steps must be null", "both are given"]),
+        ("data.batching.pixels=0", ["data.batching.pixels = 0", "greater than or equal to 1"]),
+        ("data.batching.aspect_change=1", ["data.batching.aspect_change = 1", "less than 1"]),
+        ("data.sets=[{directory: a, weight: -1}]", ["data.sets.0.weight = -1", "greater than or equal to 0"]),
+        ("data.sets=[{directory: a, weight: 0}]", ["names no set with a weight above 0"]),
+        ("data.sets=[]", ["names no set with a weight above 0"]),
+        ("data.sets=[{directory: a}, {directory: ./a}]", ["one directory twice"]),
+        ("data={sets: [{directory: a}], build: {name: scenes}}", ["give one of them"]),
         ("task=vqa", ["task = 'vqa'", "'pretrain'"]),
     ],
 )

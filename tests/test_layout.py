@@ -43,7 +43,8 @@ TOP_MODULES = {"cli", "train", "environment_report"}
 ONLY_IN = {
     "triton": ("kernels/", "pixelbert_fast/ops/triton_backend.py"),
     "deepspeed": ("pixelbert_fast/training/deepspeed_engine.py",),
-    "nvidia": (),
+    "nvidia": ("pixelbert_fast/data/decoders/dali.py",),
+    "simplejpeg": ("pixelbert_fast/data/decoders/plain.py",),
     "typer": ("pixelbert_fast/cli.py", "pixelbert_fast/training/"),
     "tqdm": ("pixelbert_fast/cli.py", "pixelbert_fast/training/"),
     "tensorboard": ("pixelbert_fast/training/",),

@@ -10,8 +10,8 @@ import torch
 from datasets import Dataset
 from PIL import Image
 
-from pixelbert_fast.data import decoded
 from pixelbert_fast.data.decoded import DecodedImages
+from pixelbert_fast.data.decoders import plain
 from pixelbert_fast.data.loader import prefetch
 from pixelbert_fast.data.processor import PixelBertImageProcessor
 
@@ -121,15 +121,15 @@ def test_pixels_are_those_of_the_image_processor():
 def test_a_batch_of_one_size_equals_its_images_one_by_one():
     images = DecodedImages(split((32, 40), (32, 40), (32, 40)), PROCESSOR)
     values, _ = images.pixels([2, 0])
-    assert values.is_contiguous()
+    assert values.is_contiguous(memory_format=torch.channels_last)
     assert torch.equal(values, torch.cat([images.pixels([2])[0], images.pixels([0])[0]]))
 
 
 @pytest.mark.parametrize(("megabytes", "decodings"), [(1, 3), (0, 6), (2 * 32 * 40 * 3 / 2**20, 4)])
 def test_what_fits_the_cache_is_decoded_once(monkeypatch, megabytes, decodings):
     calls = []
-    plain = decoded.to_rgb
-    monkeypatch.setattr(decoded, "to_rgb", lambda data: calls.append(data) or plain(data))
+    decode = plain.decode_rgb
+    monkeypatch.setattr(plain, "decode_rgb", lambda data: calls.append(data) or decode(data))
     images = DecodedImages(split((32, 40), (32, 40), (32, 40)), PROCESSOR, cache_megabytes=megabytes)
     first, second = images.pixels([0, 1, 2]), images.pixels([0, 1, 2])
     assert len(calls) == decodings

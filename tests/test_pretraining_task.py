@@ -234,3 +234,49 @@ def test_a_checkpoint_of_another_architecture_is_refused(built, tmp_path):
     (tmp_path / "small" / "config.json").write_text(json.dumps(settings | {"model_type": "bert"}))
     with pytest.raises(UserError, match="model of type 'bert', not a Pixel-BERT"):
         make_task(config(built, start={"checkpoint": str(tmp_path / "small")}))
+
+
+@pytest.fixture(scope="module")
+def other(tmp_path_factory):
+    """A second set, of the same images under other words, without a split "val" and without facts."""
+    directory = tmp_path_factory.mktemp("walls") / "set"
+    rows = [
+        {name: record(row)[name] for name in ("key", "image", "height", "width")}
+        | {"captions": [f"wall {row} is {COLOURS[row % 4]}"]}
+        for row in range(6)
+    ]
+    DatasetDict({"train": Dataset.from_list(rows), "test": Dataset.from_list(rows)}).save_to_disk(directory)
+    write_card(directory, {"name": "walls", "counts": {"train": 6, "test": 6, "val": 0}})
+    return directory
+
+
+def test_several_sets_are_trained_on_and_each_is_evaluated(built, other):
+    sets = [{"directory": str(built), "weight": 0.5}, {"directory": str(other), "weight": 2}]
+    both = {"sets": sets, "epoch": "captions", "batching": {"buckets": 2, "tokens": 2 * 2 * 40}}
+    task = make_task(config(built, data=both, evaluation={"splits": ["val", "test"]}))
+    assert {"wall", "ground"} < task.tokenizer.get_vocab().keys()
+    # 16 images with two captions each, half of them an epoch, and 6 with one, twice.
+    batches = list(task.batches(0, 0, 1))
+    assert sum(task.size(batch)["images"] for batch in batches) == 8 + 8 + 12
+    assert max(len(batch["pixel_values"]) for batch in batches) <= 8
+    assert len(batches) == task.steps_per_epoch(1) == task.steps_per_epoch(1, 0, 0)
+    for batch in batches[:3]:
+        loss, _ = task.loss(task.model, batch)
+        assert torch.isfinite(loss)
+    metrics = task.evaluate(task.model)
+    # Both folders are named "set", so the whole directories tell them apart.
+    assert set(metrics) == {f"{built}/val", f"{other}/test"}
+    assert metrics[f"{built}/val"]["words"].keys() == {"colour"}
+    assert task.headline(metrics)["itm_accuracy"] == metrics[f"{built}/val"]["itm_accuracy"]
+    with pytest.raises(UserError, match=r"none of data.sets has a split 'dev'"):
+        make_task(config(built, data=both, evaluation={"splits": ["dev"]}))
+    with pytest.raises(UserError, match="there is no data set at /nowhere"):
+        make_task(config(built, data={"sets": [*sets, {"directory": "/nowhere"}]}))
+
+
+def test_a_batch_that_could_not_hold_one_image_is_refused_before_training(built):
+    # 32 x 32 pixels, and 2 texts of 40 word pieces at most.
+    with pytest.raises(UserError, match="1023 pixels"):
+        make_task(config(built, data={"batching": {"pixels": 1023}}))
+    with pytest.raises(UserError, match="tokens"):
+        make_task(config(built, data={"batching": {"tokens": 4}}))

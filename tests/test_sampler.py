@@ -59,6 +59,37 @@ def test_streams_of_different_names_differ():
     assert len(draws) == len(names)
 
 
+@given(**SIZES, cut=st.lists(st.tuples(st.integers(1, 7), st.integers(0, 9)), max_size=3))
+@settings(deadline=None, max_examples=100)
+def test_other_numbers_of_ranks_see_exactly_the_rest(n, batch, world, cut):
+    """A run of any number of sittings, each (ranks, steps), and at last one to the epoch's end."""
+    whole = np.concatenate(sampler.batches(n, batch, 3, 1))
+    listed, start, seen = len(whole) // batch, 0, []
+    for ranks, wanted in [*cut, (world, None)]:
+        steps = sampler.steps_per_epoch(n, batch, ranks, start)
+        rows = [sampler.batches(n, batch, 3, 1, rank, ranks, start) for rank in range(ranks)]
+        numbers = [sampler.shares(listed, rank, ranks, start) for rank in range(ranks)]
+        assert {len(one) for one in rows} == {len(one) for one in numbers} == {steps}
+        # The last step ends the epoch: a run is never stopped within it.
+        done = steps if wanted is None else min(wanted, steps - 1)
+        for step in range(done):
+            seen += [(int(numbers[rank][step]), rows[rank][step]) for rank in range(ranks)]
+        start += done * ranks
+    assert [number for number, _ in seen[:listed]] == list(range(listed))
+    np.testing.assert_array_equal(np.concatenate([row for _, row in seen[:listed]]), whole)
+    # What is shown again is of the last step alone.
+    assert len(seen) - listed < world
+    assert {number for number, _ in seen[listed:]} <= {number for number, _ in seen[-world:listed]}
+
+
+def test_a_list_of_batches_shorter_than_the_ranks_are_many():
+    assert [sampler.shares(3, rank, 7).tolist() for rank in range(7)] == [[0], [1], [2], [0], [1], [2], [0]]
+    assert sampler.shares(0, 0, 1).tolist() == []
+    assert sampler.shares(5, 0, 2, start=5).tolist() == []
+    with pytest.raises(ValueError, match="start must not be negative"):
+        sampler.shares(5, 0, 1, start=-1)
+
+
 def test_wrong_arguments_are_refused():
     with pytest.raises(UserError, match="empty"):
         sampler.batches(0, 4, 0, 0)

@@ -32,6 +32,7 @@ class ToyTask:
     """Six batches an epoch, each a pure function of its epoch, number and rank."""
 
     name = "toy"
+    broken = 0
 
     def __init__(self, config, *, bad_step: int | None = None) -> None:
         torch.manual_seed(config.seed)
@@ -41,10 +42,10 @@ class ToyTask:
         self.images = config.training.images_per_batch
         self.on_loss = None
 
-    def steps_per_epoch(self, world: int) -> int:
+    def steps_per_epoch(self, world: int, epoch: int = 0, start: int = 0) -> int:
         return 6
 
-    def batches(self, epoch: int, rank: int, world: int, skip: int = 0):
+    def batches(self, epoch: int, rank: int, world: int, skip: int = 0, start: int = 0):
         for number in range(skip, 6):
             generator = torch.Generator().manual_seed(1000 * epoch + 10 * number + rank)
             labels = torch.randint(0, 3, (self.images,), generator=generator)

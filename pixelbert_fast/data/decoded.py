@@ -1,86 +1,184 @@
-"""Images of a split as model input: decoded once, kept as bytes, normalised a whole batch at a time."""
+"""Images of a split as model input: by a decoder, and kept as bytes where they are few enough."""
 
-import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from pixelbert_fast.data.images import to_rgb
-from pixelbert_fast.data.resizing import resize, target_size
+from pixelbert_fast.data.broken import BrokenImages
+from pixelbert_fast.data.decoders import plain
+from pixelbert_fast.data.decoders.choice import make_decoder
+from pixelbert_fast.data.decoders.normalising import Normalisation
+from pixelbert_fast.data.sampler import random_stream
+from pixelbert_fast.data.sizes import SizePlan, target_sizes
+from pixelbert_fast.data.stored_bytes import StoredBytes
 from pixelbert_fast.errors import UserError
 
-logger = logging.getLogger(__name__)
+_SUBSTITUTE = 31
+
+
+class Pictures(NamedTuple):
+    """Images of `rows`, int64 `[B]`: pixel_values float32 `[B, 3, H, W]`, pixel_size int32 `[B, 2]`."""
+
+    rows: np.ndarray
+    pixel_values: Tensor
+    pixel_size: Tensor
 
 
 class DecodedImages:
     """Images of a split by row number, at the size and in the normalisation of an image processor.
 
-    split: rows with `image` (encoded bytes), `height` and `width`. image_processor: gives short_side,
-    long_side, size_divisor, image_mean and image_std. Decoded images are kept, uint8 `[h, w, 3]`, until
-    `cache_megabytes` are full; then no more are added: in shuffled epochs throwing one out to keep another
-    would gain nothing.
+    split: rows with `image` (encoded bytes), `height` and `width`, the picture's own, upright; and `key`, if
+    there is one. image_processor: gives short_side, long_side, size_divisor, image_mean and image_std.
+    plan: the sizes, in place of the rule's. decoder: its name, see `decoders.choice`. broken_limit: see
+    `broken.BrokenImages`.
 
-    An image that cannot be decoded is replaced by one of the mean colour and its recorded size, and counted
-    in `broken`.
+    With the decoder `plain` the resized images are kept, uint8, until `cache_megabytes` are full; then no
+    more are added: in shuffled epochs throwing one out to keep another would gain nothing. What is in the
+    cache changes no value.
+
+    Pixels are channels_last in memory. Images smaller than the largest of their batch are padded at the right
+    and bottom by zeros. `broken` is how many different images could not be decoded so far.
     """
 
-    def __init__(self, split, image_processor, cache_megabytes: float = 1024):
-        self._images = split.select_columns(["image"])
-        sizes = zip(split["height"][:], split["width"][:], strict=True)
-        self._limits = (image_processor.short_side, image_processor.long_side, image_processor.size_divisor)
-        self._sizes = [target_size(height, width, *self._limits) for height, width in sizes]
-        mean = torch.tensor(image_processor.image_mean, dtype=torch.float32)
-        deviation = torch.tensor(image_processor.image_std, dtype=torch.float32)
-        # (x / 255 - mean) / std in one multiplication and one addition a pixel.
-        self._scale = (1 / (255 * deviation)).view(1, 3, 1, 1)
-        self._shift = (-mean / deviation).view(1, 3, 1, 1)
-        self._cache: dict[int, np.ndarray | None] = {}
-        self._room = int(cache_megabytes * 2**20)
-        self.broken = 0
+    def __init__(
+        self,
+        split,
+        image_processor,
+        cache_megabytes: float = 1024,
+        plan: SizePlan | None = None,
+        *,
+        decoder: str | None = None,
+        broken_limit: float = 0.01,
+    ):
+        self._images = StoredBytes(split)
+        self._plan = plan
+        if plan is None:
+            limits = (image_processor.short_side, image_processor.long_side, image_processor.size_divisor)
+            recorded = split.select_columns(["height", "width"]).with_format("numpy")[:]
+            recorded = np.stack([recorded["height"], recorded["width"]], axis=1)
+            self._sizes = target_sizes(recorded, *limits)
+        else:
+            self._sizes = plan.size
+        self._normalisation = Normalisation(image_processor.image_mean, image_processor.image_std)
+        self._decoder = make_decoder(self._normalisation, decoder)
+        self._cache: dict[int, Tensor] = {}
+        # Others normalise by themselves, in other last bits: what is cached would be told from what is not.
+        self._room = int(cache_megabytes * 2**20) if self._decoder.name == plain.NAME else 0
+        keys = split.select_columns(["key"]) if "key" in split.column_names else None
+        self._broken = BrokenImages(keys, broken_limit)
 
-    def pixels(self, rows: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
-        """(pixel_values float32 `[B, 3, H, W]`, pixel_size int32 `[B, 2]`) of the images of `rows`.
+    @property
+    def broken(self) -> int:
+        return len(self._broken)
 
-        Images smaller than the largest are padded at the right and bottom by zeros.
+    def begin_epoch(self, shown: int) -> None:
+        """Start to count what `readable` finds broken among the `shown` images of an epoch."""
+        self._broken.begin_epoch(shown)
+
+    def readable(
+        self, rows: Sequence[int], seed: int, epoch: int, among: Callable[[], np.ndarray] | None = None
+    ) -> Pictures:
+        """The images of `rows`, another in the place of each that is broken.
+
+        The other is one of `among()` (rows; None: all of the split) of the same size, or of the same group of
+        the size plan, drawn by (seed, epoch, row); any other where none of those can be decoded. Raises
+        UserError when more images of an epoch are broken than the limit allows, or all of them are.
         """
-        images = [self._decoded(int(row)) for row in rows]
-        sizes = [self._sizes[row] for row in rows]
-        if len(set(sizes)) == 1 and all(image is not None for image in images):
-            stacked = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
-            return self._normalised(stacked), torch.tensor(sizes, dtype=torch.int32)
-        pixel_values, pixel_size = self.blank(rows)
-        for place, (image, (height, width)) in enumerate(zip(images, sizes, strict=True)):
-            if image is not None:
-                one = torch.from_numpy(image).permute(2, 0, 1)[None]
-                pixel_values[place, :, :height, :width] = self._normalised(one)[0]
-        return pixel_values, pixel_size
+        rows = np.array(rows, dtype=np.int64)
+        values, sizes, broken = self._read(rows.tolist())
+        if not broken:
+            return Pictures(rows, values, sizes)
+        for place in broken:
+            self._broken.met(int(rows[place]))
+        for place in broken:
+            rows[place] = self._substitute(int(rows[place]), seed, epoch, among)
+            own, ((height, width),), _ = self._read([int(rows[place])])
+            if height > values.shape[2] or width > values.shape[3]:  # of another size, for want of this one
+                return self.readable(rows, seed, epoch, among)
+            values[place, :, :height, :width] = own[0]
+            sizes[place] = torch.tensor((height, width))
+        return Pictures(rows, values, sizes)
 
-    def blank(self, rows: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
+    def pixels(self, rows: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """(pixel_values, pixel_size) of exactly these rows; a broken image is one of the mean colour."""
+        values, sizes, _ = self._read([int(row) for row in rows])
+        return values, sizes
+
+    def blank(self, rows: Sequence[int]) -> tuple[Tensor, Tensor]:
         """Zeros (the mean colour) of the sizes that `pixels` gives: for a model that sees no pixels."""
-        sizes = torch.tensor([self._sizes[row] for row in rows], dtype=torch.int32).reshape(-1, 2)
+        sizes = torch.tensor([self._size(row) for row in rows], dtype=torch.int32).reshape(-1, 2)
         height, width = sizes.amax(dim=0).tolist() if len(sizes) else (0, 0)
         return torch.zeros(len(sizes), 3, height, width), sizes
 
-    def _normalised(self, image: torch.Tensor) -> torch.Tensor:
-        # `contiguous` first: it moves bytes, a quarter of what it would move after the conversion.
-        return image.contiguous().to(torch.float32).mul_(self._scale).add_(self._shift)
+    def _read(self, rows: list[int]) -> tuple[Tensor, Tensor, list[int]]:
+        """(pixel_values, pixel_size, the places of broken images, whose pixels are zeros)."""
+        missing = [row for row in dict.fromkeys(rows) if row not in self._cache and row not in self._broken]
+        if any(row in self._cache for row in rows) or any(self._bytes(row) <= self._room for row in missing):
+            self._keep_or_lend(missing, lent := {})
+            return self._assembled(rows, lent)
+        # What is known to be broken need not be tried again.
+        encoded = [b"" if row in self._broken else one for row, one in self._encoded(rows)]
+        batch = self._decoder.decode(encoded, [self._size(row) for row in rows])
+        for place, reason in batch.broken:
+            self._broken.add(rows[place], reason)
+        return batch.pixel_values, batch.pixel_size, [place for place, _ in batch.broken]
 
-    def _decoded(self, row: int) -> np.ndarray | None:
-        if row in self._cache:
-            return self._cache[row]
-        try:
-            image = to_rgb(self._images[row]["image"])
-        except UserError as error:
-            self.broken += 1
-            logger.warning("image %d cannot be decoded and is replaced by a plain one: %s", row, error)
-            image = None
+    def _keep_or_lend(self, rows: list[int], lent: dict[int, Tensor]) -> None:
+        """Decode `rows`, uint8 `[h, w, 3]` each, into the cache or, where there is no room, into `lent`."""
+        if not rows:
+            return
+        encoded = [one for _, one in self._encoded(rows)]
+        batch = self._decoder.decode(encoded, [self._size(row) for row in rows], torch.uint8)
+        for place, reason in batch.broken:
+            self._broken.add(rows[place], reason)
+        for row, image, (height, width) in zip(
+            rows, batch.pixel_values.permute(0, 2, 3, 1), batch.pixel_size.tolist(), strict=True
+        ):
+            if row in self._broken:
+                continue
+            image = image[:height, :width]
+            if self._bytes(row) <= self._room:
+                self._room -= self._bytes(row)
+                self._cache[row] = image.clone(memory_format=torch.contiguous_format)
+            else:
+                lent[row] = image.contiguous()
+
+    def _assembled(self, rows: list[int], lent: dict[int, Tensor]) -> tuple[Tensor, Tensor, list[int]]:
+        sizes = torch.tensor([self._size(row) for row in rows], dtype=torch.int32)
+        height, width = sizes.amax(dim=0).tolist()
+        values = torch.zeros(len(rows), height, width, 3)
+        broken = []
+        for place, row in enumerate(rows):
+            image = self._cache.get(row, lent.get(row))
+            if image is None:
+                broken.append(place)
+            else:
+                self._normalisation.into(values[place, : image.shape[0], : image.shape[1]], image)
+        return values.permute(0, 3, 1, 2), sizes, broken
+
+    def _encoded(self, rows: list[int]) -> Iterator[tuple[int, bytes]]:
+        return ((row, self._images[row] or b"") for row in rows)
+
+    def _size(self, row: int) -> tuple[int, int]:
+        height, width = self._sizes[row]
+        return int(height), int(width)
+
+    def _bytes(self, row: int) -> int:
+        height, width = self._size(row)
+        return 3 * height * width
+
+    def _substitute(self, row: int, seed: int, epoch: int, among: Callable[[], np.ndarray] | None) -> int:
+        draw = random_stream(seed, epoch, row, _SUBSTITUTE)
+        every = np.arange(len(self._sizes)) if among is None else np.unique(among())
+        if self._plan is None:
+            alike = every[(self._sizes[every] == self._sizes[row]).all(axis=1)]
         else:
-            # The image's own size, not the recorded one: a wrong record must not squeeze it.
-            self._sizes[row] = target_size(*image.shape[:2], *self._limits)
-            image = resize(image, self._sizes[row])
-        cost = 0 if image is None else image.nbytes
-        if cost <= self._room:
-            self._room -= cost
-            self._cache[row] = image
-        return image
+            alike = every[self._plan.group[every] == self._plan.group[row]]
+        for candidates in (alike, every):
+            for other in draw.permutation(candidates).tolist():
+                if other not in self._broken and not self._read([other])[2]:
+                    return other
+        raise UserError(f"none of the {len(self._sizes)} images of the split can be decoded: build it again")

@@ -6,6 +6,9 @@ import io
 import os
 import re
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +66,7 @@ def to_rgb(image: Any, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     if isinstance(image, Image.Image):
         return _from_pil(image, f"a PIL image of mode {image.mode}", max_pixels)
     if isinstance(image, (bytes, bytearray, memoryview)):
-        return _from_file(io.BytesIO(image), f"encoded image of {len(image)} bytes", max_pixels)
+        return _from_file(io.BytesIO(image), _encoded_name(image), max_pixels)
     if isinstance(image, (str, os.PathLike)):
         return _from_path(image, max_pixels)
     torch = sys.modules.get("torch")  # a tensor cannot exist unless torch was imported
@@ -86,6 +89,43 @@ def to_rgb(image: Any, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
         f"a {type(image).__name__} is not an image: give a PIL image, an array, a tensor, bytes, a path or "
         "a binary file object"
     )
+
+
+@dataclass(frozen=True)
+class ImageHeader:
+    """What an encoded image says of itself before anything is decoded.
+
+    `height` and `width` are those stored, `orientation` (EXIF's 1 to 8) not yet applied; it is read of JPEGs
+    alone, and 1 elsewhere. `file_format` and `mode` are Pillow's names.
+    """
+
+    file_format: str
+    mode: str
+    height: int
+    width: int
+    orientation: int
+
+
+def read_header(encoded: bytes, *, max_pixels: int = MAX_PIXELS) -> ImageHeader:
+    """The header of an encoded image, at the cost of some microseconds.
+
+    Raises UserError, in the words of `to_rgb`, for what is no image and for more than `max_pixels` pixels.
+    """
+    name = _encoded_name(encoded)
+    with _opened(io.BytesIO(encoded), name, max_pixels) as image:
+        _check_pixels(image, name, max_pixels)
+        # Pillow looks for a PNG's orientation behind its pixels, and would decode them.
+        orientation = _orientation(image) if image.format in ("JPEG", "MPO") else 1
+        return ImageHeader(image.format or "", image.mode, image.height, image.width, orientation)
+
+
+def turned(rgb: np.ndarray, orientation: int) -> np.ndarray:
+    """A view of ``[H, W, C]`` with an EXIF orientation applied, ``[W, H, C]`` for 5 to 8."""
+    if orientation >= 5:
+        rgb = rgb.swapaxes(0, 1)
+    rows = slice(None, None, -1 if orientation in (3, 4, 7, 8) else 1)
+    columns = slice(None, None, -1 if orientation in (2, 3, 6, 7) else 1)
+    return rgb[rows, columns]
 
 
 def _from_path(path: str | os.PathLike, max_pixels: int) -> np.ndarray:
@@ -119,10 +159,16 @@ def _from_stream(stream: Any, max_pixels: int) -> np.ndarray:
 
 
 def _from_file(stream: Any, name: str, max_pixels: int) -> np.ndarray:
+    with _opened(stream, name, max_pixels) as image:
+        return _from_pil(image, name, max_pixels)
+
+
+@contextmanager
+def _opened(stream: Any, name: str, max_pixels: int) -> Iterator[Image.Image]:
     Image.init()  # registers every format; AVIF and JPEG 2000 are missing from some builds of Pillow
     try:
         with Image.open(stream, formats=[known for known in FORMATS if known in Image.OPEN]) as image:
-            return _from_pil(image, name, max_pixels)
+            yield image
     except UserError:
         raise
     except UnidentifiedImageError as error:
@@ -133,13 +179,21 @@ def _from_file(stream: Any, name: str, max_pixels: int) -> np.ndarray:
         raise UserError(f"{name} is broken: {_reason(error)}") from error
 
 
-def _from_pil(image: Image.Image, name: str, max_pixels: int) -> np.ndarray:
+def _encoded_name(encoded: bytes) -> str:
+    return f"encoded image of {len(encoded)} bytes"
+
+
+def _check_pixels(image: Image.Image, name: str, max_pixels: int) -> None:
     if image.width * image.height > max_pixels:
         raise UserError(
             f"{name} has {image.width} x {image.height} pixels, more than the {max_pixels:,} that are decoded"
         )
     if not image.width or not image.height:
         raise UserError(f"{name} has no pixels: its size is {image.width} x {image.height}")
+
+
+def _from_pil(image: Image.Image, name: str, max_pixels: int) -> np.ndarray:
+    _check_pixels(image, name, max_pixels)
     try:
         transparent = _transparent_value(image)  # before load(), which forgets how samples are packed
         image.load()
@@ -151,11 +205,16 @@ def _from_pil(image: Image.Image, name: str, max_pixels: int) -> np.ndarray:
 
 
 def _upright(image: Image.Image) -> Image.Image:
+    orientation = _orientation(image)
+    return image if orientation == 1 else image.transpose(_TURNS[orientation])
+
+
+def _orientation(image: Image.Image) -> int:
     try:
         orientation = image.getexif().get(_ORIENTATION_TAG)
     except Exception:  # broken metadata must not cost the picture
-        return image
-    return image.transpose(_TURNS[orientation]) if orientation in _TURNS else image
+        return 1
+    return int(orientation) if orientation in _TURNS else 1
 
 
 def _transparent_value(image: Image.Image) -> Any:

@@ -19,15 +19,20 @@ class Task(Protocol):
     name: str
     model: nn.Module
     """Built from the configuration, on the CPU in float32; the same on every rank."""
+    broken: int
+    """How many different training images this process could not decode so far."""
 
-    def steps_per_epoch(self, world_size: int) -> int:
-        """Batches that each rank gets in an epoch."""
+    def steps_per_epoch(self, world_size: int, epoch: int = 0, start: int = 0) -> int:
+        """Batches that each rank gets in an epoch, see `batches`. Plans are made by that of epoch 0."""
         ...
 
-    def batches(self, epoch: int, rank: int, world_size: int, skip: int = 0) -> Iterator[dict[str, Tensor]]:
+    def batches(
+        self, epoch: int, rank: int, world_size: int, skip: int = 0, start: int = 0
+    ) -> Iterator[dict[str, Tensor]]:
         """The batches of one rank in one epoch without the first `skip`: CPU tensors.
 
-        A pure function of the configuration and the arguments.
+        A pure function of the configuration and the arguments. Step by step the ranks read one list of
+        batches from left to right, from number `start` on: what other numbers of ranks have shown of it.
         """
         ...
 

@@ -31,8 +31,10 @@ class Position:
     Attributes:
         step: updates made.
         epoch, batch: the epoch, and how many of its batches this process has read.
+        start: batches of the epoch, of all processes together, read before the number of processes changed;
+            `batch` counts from there.
         seconds: spent training, over all sittings.
-        pairs: image-text pairs seen, by all processes.
+        pairs: image-text pairs seen, by all processes: as many times those of this one as there are.
     """
 
     step: int = 0
@@ -40,6 +42,11 @@ class Position:
     batch: int = 0
     seconds: float = 0.0
     pairs: int = 0
+    start: int = 0
+
+    def shown(self, world: int) -> int:
+        """Batches of the epoch that all processes together have read."""
+        return self.start + self.batch * world
 
 
 class Stopped(Exception):
@@ -97,15 +104,16 @@ class TrainingLoop:
         """
         if position.step >= total_steps:
             return
-        per_epoch = self._task.steps_per_epoch(self._ranks.world)
-        batches = self._batches(position.epoch, position.batch)
+        per_epoch = self._per_epoch = self._task.steps_per_epoch(self._ranks.world)
+        self._total_steps = total_steps
+        batches = self._batches(position.epoch, position.batch, position.start)
         clock = _Clock(position)
         self._engine.module.train()
         progress = bar(title, total_steps, position.step, shown=self._ranks.first)
         try:
             with StopSignals(says=self._ranks.first) as signals, progress:
                 while position.step < total_steps:
-                    self._update(batches, position, per_epoch)
+                    self._update(batches, position)
                     progress.update()
                     done = position.step == total_steps
                     if done or position.step % self._options.log_every == 0:
@@ -119,29 +127,32 @@ class TrainingLoop:
         finally:
             batches.close()
 
-    def _batches(self, epoch: int, skip: int) -> Any:
-        endless = self._endless(epoch, skip)
+    def _batches(self, epoch: int, skip: int, start: int) -> Any:
+        endless = self._endless(epoch, skip, start)
         if self._options.prefetch:
             from pixelbert_fast.data.loader import prefetch
 
             return prefetch(endless, self._options.prefetch)
         return endless
 
-    def _endless(self, epoch: int, skip: int) -> Iterator[Any]:
+    def _endless(self, epoch: int, skip: int, start: int) -> Iterator[tuple[Any, tuple[int, int, int]]]:
+        """Batches, each with the (epoch, batch, start) that the position has when it has been read."""
+        rank, world = self._ranks.rank, self._ranks.world
         for number in itertools.count(epoch):
-            empty = not skip
-            for batch in self._task.batches(number, self._ranks.rank, self._ranks.world, skip=skip):
-                empty = False
-                yield batch
-            if empty:
+            # Asked anew: epochs of one run may differ in length.
+            steps, done = self._task.steps_per_epoch(world, number, start), skip
+            for batch in self._task.batches(number, rank, world, skip=skip, start=start):
+                done += 1
+                yield batch, (number, done, start) if done < steps else (number + 1, 0, 0)
+            if not done and not start:
                 raise RunError(f"epoch {number} has no batches; the training split holds too few images")
-            skip = 0
+            skip = start = 0
 
-    def _update(self, batches: Iterator[Any], position: Position, per_epoch: int) -> None:
+    def _update(self, batches: Iterator[Any], position: Position) -> None:
         self._schedule.set(position.step)
         complete = False
         while not complete:
-            batch = next(batches)
+            batch, place = next(batches)
             position.pairs += self._task.size(batch)["pairs"] * self._ranks.world
             batch = _on_device(batch, self._engine.device)
             with self._engine.autocast():
@@ -152,9 +163,7 @@ class TrainingLoop:
             self._names = ["loss", *scalars]
             values = [loss.detach(), *(value.detach() for value in scalars.values())]
             self._losses.append(torch.stack([value.float().reshape(()) for value in values]))
-            position.batch += 1
-            if position.batch == per_epoch:
-                position.epoch, position.batch = position.epoch + 1, 0
+            position.epoch, position.batch, position.start = place
         position.step += 1
 
     def _report(self, position: Position, clock: _Clock) -> str:
@@ -163,15 +172,21 @@ class TrainingLoop:
         rate = clock.rate(position)
         rates = {group["name"]: group["lr"] for group in self._engine.optimizer.param_groups}
         values = {
-            "epoch": position.epoch + position.batch / max(self._task.steps_per_epoch(self._ranks.world), 1),
+            "epoch": position.epoch + self._share_of_epoch(position),
             **means,
             "gradient_norm": self._engine.gradient_norm(),
             "lr": rates,
             "pairs_per_second": rate,
+            # An image that several processes met counts for each of them.
+            "broken_images": sum(self._ranks.gather(self._task.broken)),
             "seconds": position.seconds,
         }
         self._log.write("train", position.step, _finite_or_none(values))
         return f"loss {means['loss']:.3f}, {rate:.0f} pairs/s"
+
+    def _share_of_epoch(self, position: Position) -> float:
+        world = self._ranks.world
+        return min(position.shown(world) / max(self._per_epoch * world, 1), 1.0)
 
     def _checked_means(self, position: Position) -> dict[str, float]:
         rows = torch.stack(self._losses).double().cpu()
@@ -194,7 +209,7 @@ class TrainingLoop:
         if self._evaluate is None or position.epoch == 0 or position.epoch % self._evaluate_every:
             return False
         # The update that crossed the boundary may have read into the next epoch.
-        return position.batch < min(self._options.accumulation, per_epoch)
+        return not position.start and position.batch < min(self._options.accumulation, per_epoch)
 
     def _save_if_due(self, position: Position, clock: _Clock, signals: StopSignals, done: bool) -> None:
         minutes = self._options.checkpoint_every_minutes
@@ -210,7 +225,7 @@ class TrainingLoop:
         clock.rate(position)
         self._states.write(
             position.step,
-            {"position": asdict(position), "config": self._record},
+            {"position": asdict(position), "config": self._record, "total_steps": self._total_steps},
             {**self._engine.shared_state(), "schedule": self._schedule.state_dict()},
             self._engine.own_state(),
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import platform
 import time
@@ -134,7 +135,7 @@ def _train_earlier(
     if part == "checkpoint":
         # It must know this run's words, and have learnt from nothing that this run leaves out.
         overrides += [
-            f"tokenizer.texts={config.data.directory}",
+            f"tokenizer.texts={json.dumps(config.data.directories)}",
             f"objectives.mlm={config.objectives.mlm}",
             f"objectives.itm={config.objectives.itm}",
             f"start.text_only={config.start.text_only}",
@@ -167,7 +168,10 @@ def _trained(
     state = states.read()
     position = Position() if state is None else _position(state[0], ranks)
     per_epoch = task.steps_per_epoch(ranks.world)
-    total = _total_steps(config, position, per_epoch)
+    total = _total_steps(config, position, per_epoch, ranks.world)
+    if state is not None and state[0]["world"] == ranks.world:
+        # The same schedule as before, also where epochs differ in length.
+        total = state[0].get("total_steps", total)
     updates_per_epoch = per_epoch / config.training.accumulation
     schedule = Schedule(optimizer, make_factor(config.schedule, total, updates_per_epoch))
     if state is not None:
@@ -201,8 +205,8 @@ def _trained(
 def _position(record: dict[str, Any], ranks: Ranks) -> Position:
     position = Position(**record["position"])
     if record["world"] != ranks.world:
-        # Steps read the epoch's order from left to right over all ranks: the same images are left to see.
-        position.batch = position.batch * record["world"] // ranks.world
+        # Steps read the epoch's list of batches from left to right over all ranks: the same rest is to see.
+        position.start, position.batch = position.shown(record["world"]), 0
     return position
 
 
@@ -227,11 +231,12 @@ def _take_over(
         seed_all(config.seed + 1 + ranks.rank + 1000 * record["step"])
 
 
-def _total_steps(config: RunConfig, position: Position, batches_per_epoch: int) -> int:
+def _total_steps(config: RunConfig, position: Position, batches_per_epoch: int, world: int) -> int:
     options = config.training
     if options.steps is not None:
         return options.steps
-    left = options.epochs * batches_per_epoch - position.epoch * batches_per_epoch - position.batch
+    left = options.epochs * batches_per_epoch - position.epoch * batches_per_epoch
+    left -= position.shown(world) / world
     return max(position.step + round(left / options.accumulation), 1)
 
 
@@ -263,6 +268,7 @@ def _concluded(
     start_seconds: float,
 ) -> dict[str, Any]:
     measured = evaluated(task, engine, config, ranks)
+    broken = sum(ranks.gather(task.broken))
 
     def work() -> dict[str, Any]:
         task.save(engine.module, folder.checkpoint)
@@ -274,6 +280,7 @@ def _concluded(
             "summary": [list(row) for row in task.summary(measured)],
             "steps": position.step,
             "pairs": position.pairs,
+            "broken_images": broken,  # met in this sitting
             "training_seconds": round(position.seconds, 3),
             "start_seconds": round(start_seconds, 3),
             # The training of earlier sittings is in it, their preparations are not.

@@ -32,6 +32,8 @@ class ObjectBatches:
         images_per_batch: int = 32,
         seed: int = 0,
         cache_megabytes: float = 1024,
+        decoder: str | None = None,
+        broken_limit: float = 0.01,
     ):
         if not len(split):
             raise UserError("the split of objects is empty; build the set with more images")
@@ -46,25 +48,39 @@ class ObjectBatches:
             own = objects[0]["attributes"]
             targets.append([classes.get(own.get(name), UNKNOWN) for name, classes in numbers.items()])
         self._targets = torch.tensor(targets, dtype=torch.int64).reshape(len(split), len(attributes))
-        self._images = DecodedImages(split, image_processor, cache_megabytes)
+        self._images = DecodedImages(
+            split, image_processor, cache_megabytes, decoder=decoder, broken_limit=broken_limit
+        )
         self._batch, self._seed = images_per_batch, seed
 
     def __len__(self) -> int:
         return len(self._targets)
 
-    def steps_per_epoch(self, world_size: int = 1) -> int:
+    @property
+    def broken(self) -> int:
+        """How many different images could not be decoded so far; others were shown in their place."""
+        return self._images.broken
+
+    def steps_per_epoch(self, world_size: int = 1, start: int = 0) -> int:
         """How many batches each rank gets in an epoch."""
-        return sampler.steps_per_epoch(len(self), self._batch, world_size)
+        return sampler.steps_per_epoch(len(self), self._batch, world_size, start)
 
     def epoch(
-        self, epoch: int, rank: int = 0, world_size: int = 1, skip: int = 0
+        self, epoch: int, rank: int = 0, world_size: int = 1, skip: int = 0, start: int = 0
     ) -> Iterator[dict[str, Tensor]]:
-        """The batches of one rank in one epoch without the first `skip`: a function of seed and arguments."""
-        for rows in sampler.batches(len(self), self._batch, self._seed, epoch, rank, world_size)[skip:]:
-            yield self.of(rows)
+        """The batches of one rank in one epoch without the first `skip`: a function of seed and arguments.
+
+        start: see `sampler.batches`.
+        """
+        mine = sampler.batches(len(self), self._batch, self._seed, epoch, rank, world_size, start)
+        self._images.begin_epoch(mine.size)
+        for rows in mine[skip:]:
+            yield self._batch_of(*self._images.readable(rows, self._seed, epoch))
 
     def of(self, rows: Sequence[int]) -> dict[str, Tensor]:
-        """The batch of these rows."""
-        pixel_values, pixel_size = self._images.pixels(rows)
+        """The batch of exactly these rows; a broken image is one of the mean colour."""
+        return self._batch_of(rows, *self._images.pixels(rows))
+
+    def _batch_of(self, rows: Sequence[int], pixel_values: Tensor, pixel_size: Tensor) -> dict[str, Tensor]:
         targets = self._targets[torch.as_tensor(rows)]
         return {"pixel_values": pixel_values, "pixel_size": pixel_size, "targets": targets}

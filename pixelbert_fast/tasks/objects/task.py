@@ -27,6 +27,9 @@ class ObjectsTask:
 
     def __init__(self, config):
         self._config = config
+        unused = [name for name in ("sets", "epoch", "batching") if getattr(config.data, name, None)]
+        if unused:
+            raise UserError(f"data.{unused[0]} is for the task pretrain; leave it out of a run of objects")
         self._set = open_set(config.data.directory)
         self._attributes = self._set.card.get("attributes")
         if not self._attributes:
@@ -47,11 +50,17 @@ class ObjectsTask:
         self._batches = self._of(self._set.split("train"))
         self._evaluated = evaluation_splits(self._set, config)
 
-    def steps_per_epoch(self, world_size: int) -> int:
-        return self._batches.steps_per_epoch(world_size)
+    @property
+    def broken(self) -> int:
+        return self._batches.broken
 
-    def batches(self, epoch: int, rank: int, world_size: int, skip: int = 0) -> Iterator[dict[str, Tensor]]:
-        return self._batches.epoch(epoch, rank, world_size, skip)
+    def steps_per_epoch(self, world_size: int, epoch: int = 0, start: int = 0) -> int:
+        return self._batches.steps_per_epoch(world_size, start)
+
+    def batches(
+        self, epoch: int, rank: int, world_size: int, skip: int = 0, start: int = 0
+    ) -> Iterator[dict[str, Tensor]]:
+        return self._batches.epoch(epoch, rank, world_size, skip, start)
 
     def size(self, batch: Mapping[str, Tensor]) -> dict[str, int]:
         return {"images": len(batch["pixel_values"]), "pairs": len(batch["pixel_values"])}
@@ -100,5 +109,12 @@ class ObjectsTask:
         ]
 
     def _of(self, split) -> ObjectBatches:
-        per_batch, seed = self._config.training.images_per_batch, self._config.seed
-        return ObjectBatches(split, self.image_processor, self._attributes, per_batch, seed)
+        return ObjectBatches(
+            split,
+            self.image_processor,
+            self._attributes,
+            self._config.training.images_per_batch,
+            self._config.seed,
+            decoder=self._config.data.decoder,
+            broken_limit=self._config.data.broken_limit,
+        )

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from pixelbert_fast.data.captions import CaptionTexts
 from pixelbert_fast.data.sampler import random_stream
 from pixelbert_fast.errors import UserError
 
@@ -81,56 +82,81 @@ class Matcher:
 
     def __init__(
         self,
-        captions: Sequence[Sequence[str]],
+        captions: Sequence[Sequence[str]] | CaptionTexts,
         facts: Sequence[Sequence[str]] | None = None,
         scenes: Sequence[str] | None = None,
     ):
-        self._counts = np.array([len(own) for own in captions], dtype=np.int64)
+        captions = CaptionTexts.of(captions)
+        self._counts = captions.counts
         if len(self._counts) and self._counts.min() < 1:
             raise UserError(
                 f"image {int(self._counts.argmin())} of the split has no caption; rebuild the set"
             )
         # Texts are compared by number from here on; `_texts[start of an image + number of its caption]`.
-        numbers: dict[str, int] = {}
-        texts = [numbers.setdefault(text, len(numbers)) for own in captions for text in own]
-        self._texts = np.array(texts, dtype=np.int64)
-        self._starts = np.cumsum(self._counts) - self._counts
-        widest = int(self._counts.max(initial=0))
-        columns = np.minimum(np.arange(widest), self._counts[:, None] - 1)
-        self._own = self._texts[self._starts[:, None] + columns]
-        self._truth = _Truth.read(captions, facts, scenes)
+        self._texts, self._starts, self._distinct = captions.text, captions.starts, len(captions.distinct)
+        # Which texts are whose, as one sorted number for each pair: images have 1 caption or hundreds.
+        owner = np.repeat(np.arange(len(self._counts)), self._counts)
+        self._own = np.unique(owner * self._distinct + self._texts)
+        self._truth = _Truth.read(self._counts, facts, scenes)
+
+    @property
+    def counts(self) -> np.ndarray:
+        """How many captions each image has, int64 `[N]`."""
+        return self._counts
 
     def plan(self, seed: int, epoch: int, captions_per_image: int, mismatched_share: float) -> EpochPlan:
         """The plan of `epoch`. Raises UserError as `share_out`, and where a single image has no others."""
         m, k = share_out(captions_per_image, mismatched_share)
-        images = len(self._counts)
         matched = self._own_captions(seed, epoch, m)
-        if not k:
-            return EpochPlan(matched, np.zeros((images, 0, 2), dtype=np.int64), 0)
-        if images < 2:
-            raise UserError("mismatched captions need a split of at least 2 images")
-        owner, number = np.repeat(np.arange(images), m), matched.reshape(-1)
-        source = self._shuffled(len(owner), images * k, seed, epoch)
-        image = np.repeat(np.arange(images), k)
-        texts = self._texts[self._starts[owner] + number]
-        unplaced = self._repair(image, source, texts, self._starts[owner] + number, seed, epoch)
+        return self.mismatched(np.arange(len(self._counts)), matched, k, seed, epoch)
 
-        mismatched = np.stack([owner[source], number[source]], axis=1)
-        mismatched[unplaced] = -1
+    def mismatched(self, rows: np.ndarray, matched: np.ndarray, k: int, seed: int, epoch: int) -> EpochPlan:
+        """The plan that shows the images `rows` `[V]` with these matched captions and `k` others each.
+
+        matched: int64 `[V, m]`, -1 where a pair is left out; where k is m, a mismatched one is left out as
+        well, so that each text stays as often false as true.
+
+        Raises UserError where there is no second image.
+        """
+        shown, m = matched.shape
+        mismatched = np.full((shown * k, 2), -1, dtype=np.int64)
+        there = matched.reshape(-1) >= 0
+        if not k or not there.any():
+            return EpochPlan(matched, mismatched.reshape(shown, k, 2), 0)
+        if len(self._counts) < 2:
+            raise UserError("mismatched captions need a split of at least 2 images")
+        entries = np.flatnonzero(there)
+        owner, number = rows[entries // m], matched.reshape(-1)[entries]
+        places = entries if m == k else np.arange(shown * k)
+        source = self._shuffled(len(owner), len(places), seed, epoch)
+        image = rows[places // k]
+        captions = self._starts[owner] + number
+        unplaced = self._repair(image, source, self._texts[captions], captions, seed, epoch)
+
+        mismatched[places] = np.stack([owner[source], number[source]], axis=1)
+        mismatched[places[unplaced]] = -1
         if m == k and len(unplaced):
             # A text that is false of no image left would now be true more often than false: it leaves both
             # sides.
-            matched = matched.reshape(-1)
-            matched[source[unplaced]] = -1
-            matched = matched.reshape(images, m)
-        return EpochPlan(matched, mismatched.reshape(images, k, 2), len(unplaced))
+            matched = matched.reshape(-1).copy()
+            matched[entries[source[unplaced]]] = -1
+            matched = matched.reshape(shown, m)
+        return EpochPlan(matched, mismatched.reshape(shown, k, 2), len(unplaced))
 
     def fits(self, row: int, number: int, other: int) -> bool:
         """Whether a caption of image `row` would be right for image `other` too, as far as the set knows."""
         caption = self._starts[row] + number
-        return bool((self._own[other] == self._texts[caption]).any()) or (
+        return self._has(other, self._texts[caption]) or (
             self._truth is not None and self._truth.holds(caption, other)
         )
+
+    def _has(self, row: np.ndarray | int, text: np.ndarray | int) -> np.ndarray | bool:
+        """Whether a text (by number) is one of an image's own; of many at once, or of one."""
+        pair = row * self._distinct + text
+        place = np.searchsorted(self._own, pair)
+        if isinstance(place, np.ndarray):
+            return self._own[np.minimum(place, len(self._own) - 1)] == pair
+        return bool(place < len(self._own) and self._own[place] == pair)
 
     def _own_captions(self, seed: int, epoch: int, m: int) -> np.ndarray:
         """`m` of each image's captions, `[N, m]`; over the epochs none comes again before most have come."""
@@ -167,16 +193,14 @@ class Matcher:
         image `[P]`: the image of each place; source `[P]`: the entry of the pool put there; texts,
         captions: what each entry of the pool says, as text number and as caption number.
         """
-        own, truth = self._own, self._truth
+        truth = self._truth
 
         def wrong(place: int, entry: int) -> bool:
             row = image[place]
-            return bool((own[row] == texts[entry]).any()) or (
-                truth is not None and truth.holds(captions[entry], row)
-            )
+            return self._has(row, texts[entry]) or (truth is not None and truth.holds(captions[entry], row))
 
         # An own caption is also a text of the image's own, so one comparison finds both.
-        bad = (own[image] == texts[source][:, None]).any(axis=1)
+        bad = self._has(image, texts[source])
         if truth is not None:
             for place in np.flatnonzero(~bad):
                 bad[place] = truth.holds(captions[source[place]], image[place])
@@ -220,10 +244,10 @@ class _Truth:
         )
 
     @classmethod
-    def read(cls, captions, facts, scenes) -> "_Truth | None":
+    def read(cls, counts, facts, scenes) -> "_Truth | None":
         if facts is None or scenes is None:
             return None
-        if len(scenes) != len(captions) or [len(one) for one in facts] != [len(own) for own in captions]:
+        if len(scenes) != len(counts) or [len(one) for one in facts] != counts.tolist():
             raise UserError("the set's facts do not stand beside its captions one to one; rebuild the set")
         numbers: dict[str, int] = {}
         fact_of_caption = [numbers.setdefault(fact, len(numbers)) for one in facts for fact in one]

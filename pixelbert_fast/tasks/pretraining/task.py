@@ -7,15 +7,17 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from pixelbert_fast.data.batch_list import Batching
 from pixelbert_fast.data.processor import PixelBertProcessor
 from pixelbert_fast.data.records import open_set
 from pixelbert_fast.data.vocabulary import train_wordpiece
 from pixelbert_fast.errors import UserError
 from pixelbert_fast.model import PixelBertForPreTraining
 from pixelbert_fast.model.weights import load_backbone, load_bert
-from pixelbert_fast.tasks.architecture import evaluation_splits, image_processor, model_config, seeded
+from pixelbert_fast.tasks.architecture import image_processor, model_config, seeded
 from pixelbert_fast.tasks.pretraining.batches import PretrainingBatches, PretrainingOptions
 from pixelbert_fast.tasks.pretraining.evaluation import evaluate
+from pixelbert_fast.tasks.pretraining.sets import open_sets
 from pixelbert_fast.tasks.pretraining.start import check_checkpoint, load_checkpoint, load_tokenizer
 from pixelbert_fast.tasks.protocol import Progress, percent, unwrapped
 
@@ -43,10 +45,7 @@ class PretrainingTask:
 
     def __init__(self, config):
         self._config = config
-        self._set = open_set(config.data.directory)
-        train = self._set.split("train")
-        # A caption is also shown with a wrong image, which takes a second one.
-        self._evaluated = evaluation_splits(self._set, config, least=2)
+        parts, self._evaluated = open_sets(config)
         if config.start.checkpoint:
             check_checkpoint(config.start.checkpoint)
         saved = config.tokenizer.path or config.start.checkpoint or config.start.bert
@@ -54,8 +53,11 @@ class PretrainingTask:
             self.tokenizer = load_tokenizer(saved)
         else:
             other = config.tokenizer.texts
-            spoken = open_set(other).split("train") if other else train
-            texts = (text for own in spoken["captions"][:] for text in own)
+            spoken = [
+                open_set(one).split("train") for one in ([other] if isinstance(other, str) else other or [])
+            ]
+            splits = spoken or [part.split for part in parts]
+            texts = (text for split in splits for own in split["captions"][:] for text in own)
             self.tokenizer = train_wordpiece(texts, config.tokenizer.size)
         objectives = config.objectives
         built = model_config(
@@ -87,20 +89,32 @@ class PretrainingTask:
             mlm_on_mismatched=objectives.mlm_on_mismatched,
             text_only=config.start.text_only,
             seed=config.seed,
+            epoch=config.data.epoch or ("images" if config.data.sets else None),
+            batching=Batching(**config.data.batching.model_dump()) if config.data.batching else None,
+            decoder=config.data.decoder,
+            broken_limit=config.data.broken_limit,
         )
-        self._batches = PretrainingBatches(train, self.tokenizer, self.image_processor, self._options)
+        self._batches = PretrainingBatches(parts, self.tokenizer, self.image_processor, self._options)
         if self._batches.truncated:
             logger.warning(
                 "%d captions are longer than %d word pieces and are cut (data.max_text_length)",
                 self._batches.truncated,
                 config.data.max_text_length,
             )
+        if self._batches.sizes is not None:
+            logger.info("%s", self._batches.sizes.described())
 
-    def steps_per_epoch(self, world_size: int) -> int:
-        return self._batches.steps_per_epoch(world_size)
+    def steps_per_epoch(self, world_size: int, epoch: int = 0, start: int = 0) -> int:
+        return self._batches.steps_per_epoch(world_size, epoch, start)
 
-    def batches(self, epoch: int, rank: int, world_size: int, skip: int = 0) -> Iterator[dict[str, Tensor]]:
-        return self._batches.epoch(epoch, rank, world_size, skip)
+    @property
+    def broken(self) -> int:
+        return self._batches.broken
+
+    def batches(
+        self, epoch: int, rank: int, world_size: int, skip: int = 0, start: int = 0
+    ) -> Iterator[dict[str, Tensor]]:
+        return self._batches.epoch(epoch, rank, world_size, skip, start)
 
     def size(self, batch: Mapping[str, Tensor]) -> dict[str, int]:
         return {"images": len(batch["pixel_values"]), "pairs": len(batch["input_ids"])}
@@ -128,11 +142,11 @@ class PretrainingTask:
                 self.tokenizer,
                 self.image_processor,
                 self._options,
-                word_categories=self._set.card.get("word_categories"),
+                word_categories=categories,
                 limit=limit or self._config.evaluation.images,
                 progress=progress,
             )
-            for name, split in self._evaluated.items()
+            for name, (split, categories) in self._evaluated.items()
         }
 
     def headline(self, metrics: Mapping) -> dict[str, float | None]:

@@ -1,0 +1,226 @@
+"""Times the decoders against the ordinary way: Pillow and NumPy in the workers of a PyTorch DataLoader.
+
+    python benchmarks/bench_decoding.py --threads 2
+    python benchmarks/bench_decoding.py --json decoding.json
+
+640 x 480 JPEGs, made here, to a short side of 384, in normalised float32 batches, from memory to memory. All
+contestants have the same cores: as many as threads, or workers of the DataLoader. Their batches are compared
+with the image processor's first, and nothing is timed where they differ by more than the stated tolerance.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import os
+import platform
+import sys
+from collections.abc import Callable, Iterator
+from importlib import metadata
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+import contest
+
+from pixelbert_fast import machine
+from pixelbert_fast.data.decoders import choice
+from pixelbert_fast.data.decoders.contract import TOLERANCE, Tolerance, decode_ahead
+from pixelbert_fast.data.decoders.normalising import Normalisation
+from pixelbert_fast.data.processor import PixelBertImageProcessor
+
+ORDINARY = "Pillow + NumPy in a DataLoader"
+HEIGHT, WIDTH, SHORT_SIDE = 480, 640, 384
+SIZE = (SHORT_SIDE, SHORT_SIDE * WIDTH // HEIGHT)
+PROCESSOR = PixelBertImageProcessor(SHORT_SIDE, 640)
+MEAN, STD = (np.array(values, dtype=np.float32) for values in (PROCESSOR.image_mean, PROCESSOR.image_std))
+
+
+def photo_like(seed: int) -> bytes:
+    """A JPEG of quality 90 with the weight of a photograph: slow colours, edges, fine grain."""
+    draw = np.random.default_rng(seed)
+    y, x = np.mgrid[0:HEIGHT, 0:WIDTH]
+    picture = np.full((HEIGHT, WIDTH, 3), 128.0)
+    for channel in range(3):
+        for _ in range(6):
+            slope = draw.normal(0, 0.02, 2)
+            wave = np.sin(slope[0] * x + slope[1] * y + draw.uniform(0, 6))
+            picture[..., channel] += draw.uniform(10, 30) * wave
+    for _ in range(12):  # edges
+        top, left = draw.integers(0, HEIGHT), draw.integers(0, WIDTH)
+        picture[top : top + draw.integers(20, 200), left : left + draw.integers(20, 200)] += draw.normal(
+            0, 25, 3
+        )
+    picture += np.kron(draw.normal(0, 7, (HEIGHT // 4, WIDTH // 4, 3)), np.ones((4, 4, 1)))
+    picture += draw.normal(0, 3.5, (HEIGHT, WIDTH, 1))
+    stream = io.BytesIO()
+    Image.fromarray(np.clip(picture, 0, 255).astype(np.uint8)).save(stream, "JPEG", quality=90)
+    return stream.getvalue()
+
+
+class OrdinaryImages(Dataset):
+    """One image an item, float32 ``[3, H, W]``, as it is usually written."""
+
+    def __init__(self, encoded: list[bytes]) -> None:
+        self.encoded = encoded
+
+    def __len__(self) -> int:
+        return len(self.encoded)
+
+    def __getitem__(self, place: int) -> Tensor:
+        image = Image.open(io.BytesIO(self.encoded[place])).convert("RGB")
+        image = image.resize((SIZE[1], SIZE[0]), Image.Resampling.BILINEAR)
+        values = (np.asarray(image, dtype=np.float32) / 255 - MEAN) / STD
+        return torch.from_numpy(values.transpose(2, 0, 1).copy())
+
+
+def contestants(encoded: list[bytes], batch: int, threads: int) -> dict[str, Callable[[], Iterator[Tensor]]]:
+    """By name: what gives all images once, in batches of pixel values."""
+    runs: dict[str, Callable[[], Iterator[Tensor]]] = {}
+    normalisation = Normalisation(PROCESSOR.image_mean, PROCESSOR.image_std)
+    for name in choice.DECODERS:
+        if choice.why_not(name, "cpu") is None:
+            decoder = choice.make_decoder(normalisation, name, "cpu", threads)
+            runs[name] = lambda decoder=decoder: _decoded(decoder, encoded, batch)
+    # Workers that stay: their start is not timed. Spawned: a fork beside a decoder's threads can hang.
+    loader = DataLoader(
+        OrdinaryImages(encoded),
+        batch,
+        num_workers=threads,
+        persistent_workers=True,
+        multiprocessing_context="spawn",
+        timeout=120,
+    )
+    runs[ORDINARY] = lambda: iter(loader)
+    return runs
+
+
+def _decoded(decoder, encoded: list[bytes], batch: int) -> Iterator[Tensor]:
+    parts = [encoded[start : start + batch] for start in range(0, len(encoded), batch)]
+    with decode_ahead(decoder, ((part, [SIZE] * len(part)) for part in parts)) as batches:
+        for decoded in batches:
+            assert not decoded.broken
+            yield decoded.pixel_values
+
+
+def verify(encoded: list[bytes], runs: dict[str, Callable[[], Iterator[Tensor]]]) -> dict[str, Tolerance]:
+    """How far each contestant is from the image processor; raises AssertionError where that is too far."""
+    found = {}
+    levels = 255 * torch.tensor(PROCESSOR.image_std).view(3, 1, 1)
+    for name, run in runs.items():
+        most, mean, images = 0.0, 0.0, 0
+        for values in run():
+            for image in values:
+                apart = ((image - PROCESSOR.pixels(encoded[images])) * levels).abs()
+                most, mean, images = max(most, float(apart.max())), mean + float(apart.mean()), images + 1
+        assert images == len(encoded), f"{name} gave {images} of {len(encoded)} images"
+        found[name] = Tolerance(round(most, 3), round(mean / images, 4))
+        # Of the ordinary way only the arithmetic's order may differ: a thousandth of a level.
+        allowed = TOLERANCE.get(name, Tolerance(1e-3, 1e-3))
+        assert found[name].most <= allowed.most + 1e-3 and found[name].mean <= allowed.mean, (
+            name,
+            found[name],
+        )
+    return found
+
+
+def consumed(run: Callable[[], Iterator[Tensor]]) -> Callable[[], None]:
+    def consume() -> None:
+        for values in run():
+            values[0, 0, 0, 0].item()
+
+    return consume
+
+
+def measure(images: int, batch: int, threads: int, rounds: int) -> dict:
+    """Verify, time, and put together what is reported."""
+    distinct = [photo_like(seed) for seed in range(min(images, 64))]
+    encoded = [distinct[place % len(distinct)] for place in range(images)]
+    runs = contestants(encoded, batch, threads)
+    differences = verify(encoded, runs)
+    timings = contest.take_turns(
+        {name: consumed(run) for name, run in runs.items()}, "cpu", rounds=rounds, seconds=600
+    )
+    rates = {name: images / timing.median * 1e3 for name, timing in timings.items()}
+    return {
+        "machine": machine.processor_name(),
+        "threads": threads,
+        "versions": _versions(),
+        "images": images,
+        "batch": batch,
+        "kilobytes_an_image": round(sum(map(len, distinct)) / len(distinct) / 1e3, 1),
+        "automatic": choice.automatic("cpu"),
+        "contestants": {
+            name: {
+                "images_per_second": round(rates[name], 1),
+                "slow_and_fast_fifth": [round(images / t * 1e3, 1) for t in (timing.high, timing.low)],
+                "times_the_ordinary_way": round(rates[name] / rates[ORDINARY], 2),
+                "grey_levels_from_the_processor": differences[name]._asdict(),
+                "rounds": timing.runs,
+            }
+            for name, timing in timings.items()
+        },
+    }
+
+
+def table(report: dict) -> str:
+    """The report as Markdown."""
+    lines = [
+        f"{report['machine']}, {report['threads']} threads, {report['images']} JPEGs of"
+        f" {WIDTH} x {HEIGHT} and {report['kilobytes_an_image']} kB to {SIZE[1]} x {SIZE[0]}, batches of"
+        f" {report['batch']};"
+        f" automatic choice: {report['automatic']}; "
+        + ", ".join(f"{name} {version}" for name, version in report["versions"].items()),
+        "",
+        "| | images/s | 0.2 to 0.8 | times the ordinary way | grey levels from the processor: most, mean |",
+        "|---|---|---|---|---|",
+    ]
+    for name, row in report["contestants"].items():
+        low, high = row["slow_and_fast_fifth"]
+        apart = row["grey_levels_from_the_processor"]
+        lines.append(
+            f"| {name} | {row['images_per_second']:.0f} | {low:.0f} to {high:.0f} |"
+            f" {row['times_the_ordinary_way']:.2f} | {apart['most']:.1f}, {apart['mean']:.3f} |"
+        )
+    return "\n".join(lines)
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for package in ("torch", "pillow", "numpy", "simplejpeg", "nvidia-dali-cuda130"):
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--images", type=int, default=512, help="a round")
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--json", type=Path, help="write the report there as well")
+    options = parser.parse_args(arguments)
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: options.threads])
+    torch.set_num_threads(options.threads)
+    report = measure(options.images, options.batch, options.threads, options.rounds)
+    print(table(report))
+    if options.json:
+        options.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
