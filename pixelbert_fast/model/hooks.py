@@ -13,5 +13,5 @@ def hooked(module: nn.Module) -> bool:
 
 
 def overwritable(module: nn.Module, output: Tensor) -> Tensor:
-    """What a call of `module` gave, in memory that may be overwritten: a copy where a hook may have kept it."""
+    """What a call of `module` gave, or a copy of it where a hook may have kept it."""
     return output.clone() if hooked(module) else output
