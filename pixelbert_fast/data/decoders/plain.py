@@ -8,7 +8,6 @@ pixel's channels lie together. Decoding at a smaller scale (libjpeg's own) or wi
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -40,14 +39,14 @@ class PlainDecoder:
 
     Args:
         normalisation: of the image processor.
-        threads: None: as many as the process may use cores.
+        threads: None: as many as torch uses, which is this process's share of the machine.
     """
 
     name = NAME
 
     def __init__(self, normalisation: Normalisation, threads: int | None = None) -> None:
         self._normalisation = normalisation
-        self._pool = ThreadPoolExecutor(threads or usable_cores(), thread_name_prefix="decode")
+        self._pool = ThreadPoolExecutor(threads or torch.get_num_threads(), thread_name_prefix="decode")
 
     def decode(
         self, encoded: Sequence[bytes], sizes: Sequence[tuple[int, int]], dtype: torch.dtype = torch.float32
@@ -123,8 +122,3 @@ def _empty(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
     The faults of small ones cost more time than the normalisation that writes to them.
     """
     return torch.from_numpy(np.empty(shape, dtype=f"i{dtype.itemsize}")).view(dtype)
-
-
-def usable_cores() -> int:
-    """How many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
