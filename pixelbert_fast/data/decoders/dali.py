@@ -58,8 +58,8 @@ def _why_not_installed() -> str | None:
 @cache
 def _say_once() -> None:
     _logger.warning(
-        "DALI fails on images that the plain decoder reads and now decodes with their batches; the level DEBUG"
-        " tells the reasons"
+        "DALI fails on images that the plain decoder reads, which now decodes their batches;"
+        " reasons are logged at level DEBUG"
     )
 
 

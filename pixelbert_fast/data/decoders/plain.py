@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from ...errors import UserError
 from ..images import read_header, to_rgb, turned
+from .buffers import Buffers
 from .contract import Broken, DecodedBatch, check_request, sizes_tensor
 from .normalising import Normalisation
 
@@ -46,13 +47,14 @@ class PlainDecoder:
 
     def __init__(self, normalisation: Normalisation, threads: int | None = None) -> None:
         self._normalisation = normalisation
+        self._buffers = Buffers()
         self._pool = ThreadPoolExecutor(threads or torch.get_num_threads(), thread_name_prefix="decode")
 
     def decode(
         self, encoded: Sequence[bytes], sizes: Sequence[tuple[int, int]], dtype: torch.dtype = torch.float32
     ) -> DecodedBatch:
         sizes, largest = check_request(encoded, sizes, dtype)
-        values = _empty((len(sizes), *largest, 3), dtype)
+        values = self._buffers.empty((len(sizes), *largest, 3), dtype)
         if any(size != largest for size in sizes):
             values.zero_()
         reasons = list(self._pool.map(self._decode_into, values, encoded, sizes))
@@ -114,11 +116,3 @@ def resized(rgb: np.ndarray, size: tuple[int, int]) -> Tensor:
     source = picture[None].permute(0, 3, 1, 2)
     result = F.interpolate(source, size, mode="bilinear", antialias=True)
     return result.permute(0, 2, 3, 1)[0].contiguous()
-
-
-def _empty(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-    """An uninitialised tensor in NumPy's memory, which asks for large pages.
-
-    The faults of small ones cost more time than the normalisation that writes to them.
-    """
-    return torch.from_numpy(np.empty(shape, dtype=f"i{dtype.itemsize}")).view(dtype)
