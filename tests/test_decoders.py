@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from pixelbert_fast.data.decoders import choice, dali, plain
+from pixelbert_fast.data.decoders.buffers import Buffers
 from pixelbert_fast.data.decoders.choice import choose, make_decoder
 from pixelbert_fast.data.decoders.contract import DTYPES, TOLERANCE, decode_ahead
 from pixelbert_fast.data.decoders.normalising import Normalisation
@@ -257,3 +258,34 @@ def test_dali_keeps_what_it_has_given(decoders):
     for seed in range(2, 8):
         decoders("dali").decode([mutated("jpeg", seed)] * 3, [(32, 45)] * 3)
     assert torch.equal(first, kept)
+
+
+def test_memory_is_used_again_when_nothing_refers_to_it_and_not_before():
+    buffers = Buffers(most=2)
+    first = buffers.empty((2, 3, 4), torch.float32)
+    place, view = first.data_ptr(), first.permute(2, 0, 1)[1:]
+    first.fill_(1)
+    del first
+    second = buffers.empty((2, 3, 4), torch.float32)
+    assert second.data_ptr() != place, "a view still shows it"
+    second.fill_(2)
+    assert (view == 1).all()
+    third = buffers.empty((2, 3, 4), torch.float32)  # more than are kept at once
+    assert third.data_ptr() not in (place, second.data_ptr())
+    del view
+    smaller = buffers.empty((5, 3), torch.bfloat16)
+    assert smaller.data_ptr() == place
+    del second
+    larger = buffers.empty((20, 3, 4), torch.float32)
+    kept = larger.data_ptr()
+    del larger
+    assert buffers.empty((20, 3, 4), torch.uint8).data_ptr() == kept
+    assert buffers.empty((0, 3), torch.float16).shape == (0, 3)
+
+
+def test_a_batch_keeps_its_pixels_while_others_are_decoded(decoders):
+    decoder = decoders("plain")
+    requests = [([mutated("jpeg", seed)] * 2, [(32, 45)] * 2) for seed in range(9)]
+    batches = [decoder.decode(*request) for request in requests]
+    for request, batch in zip(requests, batches, strict=True):
+        assert torch.equal(batch.pixel_values, decoder.decode(*request).pixel_values)

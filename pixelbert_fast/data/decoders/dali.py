@@ -9,6 +9,7 @@ and DALI runs once more without them: broken images cost at most that, however m
 from __future__ import annotations
 
 import importlib.util
+import logging
 import threading
 from collections.abc import Sequence
 from functools import cache
@@ -23,9 +24,11 @@ from ...errors import UserError
 from ..images import read_header
 from .contract import Broken, DecodedBatch, check_request, sizes_tensor
 from .normalising import Normalisation
-from .plain import PlainDecoder, usable_cores
+from .plain import PlainDecoder
 
 NAME = "dali"
+
+_logger = logging.getLogger(__name__)
 
 # A grey JPEG of 8 x 8 pixels.
 _PLACEHOLDER = bytes.fromhex(
@@ -52,13 +55,21 @@ def _why_not_installed() -> str | None:
     return None if found else "DALI is not installed; install the extra `dali`."
 
 
+@cache
+def _say_once() -> None:
+    _logger.warning(
+        "DALI fails on images that the plain decoder reads, which now decodes their batches;"
+        " reasons are logged at level DEBUG"
+    )
+
+
 class DaliDecoder:
     """See `contract.Decoder`. Batches of one size are DALI's own memory, channels_last without a copy.
 
     Args:
         normalisation: of the image processor.
         device: where decoding ends, and where the batches are.
-        threads: of DALI; None: as many as the process may use cores.
+        threads: of DALI; None: as many as torch uses.
     """
 
     name = NAME
@@ -68,7 +79,7 @@ class DaliDecoder:
     ) -> None:
         self._normalisation = normalisation
         self._device = device
-        self._threads = threads or usable_cores()
+        self._threads = threads or torch.get_num_threads()
         self._plain = PlainDecoder(normalisation, self._threads)
         self._pipelines: dict[torch.dtype, tuple[int, Any]] = {}
         self._lock = threading.Lock()
@@ -79,13 +90,15 @@ class DaliDecoder:
         sizes, largest = check_request(encoded, sizes, dtype)
         mine = [_suits(image) for image in encoded]
         images = self._run(encoded, mine, sizes, dtype)
-        if images is None:
+        if images is None and any(mine):
             # Without what the plain decoder refuses as well: then the others are what they would have been.
             whole = self._plain.readable(encoded)
             mine = [suits and read for suits, read in zip(mine, whole, strict=True)]
             images = self._run(encoded, mine, sizes, dtype)
-            if images is None:
-                mine = [False] * len(mine)
+            if images is None and any(mine):
+                _say_once()
+        if images is None:
+            mine = [False] * len(mine)
         others = [place for place, suits in enumerate(mine) if not suits]
         plain = self._plain.decode([encoded[n] for n in others], [sizes[n] for n in others], dtype)
         broken = tuple(Broken(others[place], reason) for place, reason in plain.broken)
@@ -118,7 +131,8 @@ class DaliDecoder:
             pipeline.feed_input("sizes", [np.array(size, dtype=np.float32) for size in sizes])
             try:
                 return pipeline.run()[0]
-            except RuntimeError:
+            except RuntimeError as error:
+                _logger.debug("DALI failed on a batch of %d: %s", len(given), error)
                 return None
 
     def _pipeline(self, capacity: int, dtype: torch.dtype) -> Any:

@@ -42,7 +42,7 @@ class Normalisation:
         for top in range(0, height, rows):
             block = target[top : top + rows]
             if out.dtype == torch.float32:
-                torch.mul(source[top : top + rows], scale, out=block).add_(shift)
+                block.copy_(source[top : top + rows]).mul_(scale).add_(shift)
             else:
                 block.copy_(torch.mul(source[top : top + rows], scale).add_(shift))
 

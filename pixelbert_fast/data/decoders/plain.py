@@ -8,7 +8,6 @@ pixel's channels lie together. Decoding at a smaller scale (libjpeg's own) or wi
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -19,6 +18,7 @@ from torch.nn import functional as F
 
 from ...errors import UserError
 from ..images import read_header, to_rgb, turned
+from .buffers import Buffers
 from .contract import Broken, DecodedBatch, check_request, sizes_tensor
 from .normalising import Normalisation
 
@@ -40,20 +40,21 @@ class PlainDecoder:
 
     Args:
         normalisation: of the image processor.
-        threads: None: as many as the process may use cores.
+        threads: None: as many as torch uses, which is this process's share of the machine.
     """
 
     name = NAME
 
     def __init__(self, normalisation: Normalisation, threads: int | None = None) -> None:
         self._normalisation = normalisation
-        self._pool = ThreadPoolExecutor(threads or usable_cores(), thread_name_prefix="decode")
+        self._buffers = Buffers()
+        self._pool = ThreadPoolExecutor(threads or torch.get_num_threads(), thread_name_prefix="decode")
 
     def decode(
         self, encoded: Sequence[bytes], sizes: Sequence[tuple[int, int]], dtype: torch.dtype = torch.float32
     ) -> DecodedBatch:
         sizes, largest = check_request(encoded, sizes, dtype)
-        values = _empty((len(sizes), *largest, 3), dtype)
+        values = self._buffers.empty((len(sizes), *largest, 3), dtype)
         if any(size != largest for size in sizes):
             values.zero_()
         reasons = list(self._pool.map(self._decode_into, values, encoded, sizes))
@@ -115,16 +116,3 @@ def resized(rgb: np.ndarray, size: tuple[int, int]) -> Tensor:
     source = picture[None].permute(0, 3, 1, 2)
     result = F.interpolate(source, size, mode="bilinear", antialias=True)
     return result.permute(0, 2, 3, 1)[0].contiguous()
-
-
-def _empty(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-    """An uninitialised tensor in NumPy's memory, which asks for large pages.
-
-    The faults of small ones cost more time than the normalisation that writes to them.
-    """
-    return torch.from_numpy(np.empty(shape, dtype=f"i{dtype.itemsize}")).view(dtype)
-
-
-def usable_cores() -> int:
-    """How many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
