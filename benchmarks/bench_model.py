@@ -4,8 +4,8 @@
     python benchmarks/bench_model.py --device cuda                     those of a GPU
     python benchmarks/bench_model.py --contest train --dtype bfloat16  one of them
 
-Both models have the same weights, batch and places, and take turns in one run. Loss, logits and gradients
-are compared first, and nothing is timed where they differ. Beside a step stand its parts, and its
+Both models have the same weights, batch and places, and take turns in one run. Their losses, logits and
+gradients are compared first, and nothing is timed where they differ. Beside a step stand its parts, and its
 convolutions and matrix products run alone: what no implementation can do without.
 """
 
@@ -97,9 +97,9 @@ def train(case: Case, options: argparse.Namespace) -> list[dict]:
         runs[contests.COMPILED] = contests.training_step(compiled(models[contests.REFERENCE]), given)
     if case.device != "cpu":
         runs |= variants(models[contests.FAST], given, compiles=options.compile)
-    flops = {who: model_floors.floating_point_operations(runs[who]) for who in models}
+    flops = model_floors.floating_point_operations(runs[contests.FAST])
     floors = model_floors.recorded(runs[contests.FAST])
-    rows = compared(f"step: {case}", runs | floors, case, options, flops[contests.FAST], case.sequences)
+    rows = compared(f"step: {case}", runs | floors, case, options, flops, case.sequences)
     for who, model in models.items():
         pieces = model_parts.parts(model, given)
         rows += compared(f"parts of the step, {who}: {case}", pieces, case, options)
@@ -178,7 +178,12 @@ def compared(
     flops: int = 0,
     pairs: int = 0,
 ) -> list[dict]:
-    """A row for each of `runs`; `flops` and `pairs` are those of each."""
+    """A row for each of `runs`.
+
+    Args:
+        flops: what the work needs, done without what changes nothing: the same for all, so a rate of it.
+        pairs: how many are read.
+    """
     timings = contest.take_turns(runs, case.device, rounds=options.rounds, seconds=options.seconds)
     first = next(iter(timings.values()))
     memory = {who: contest.peak_memory(run, case.device) for who, run in runs.items()}

@@ -149,7 +149,8 @@ def verify(case: Case, models: dict[str, PixelBertForPreTraining], given: dict[s
     """Raises AssertionError where a model's step differs from the reference's by more than it may.
 
     float32: 1e-4 in loss and logits, and gradients whose difference is 1e-3 of their norm at most. Half
-    precision: at most twice as far from the float32 reference as the reference in half precision is.
+    precision: at most twice as far from the float32 reference as the reference in half precision is, or 2e-2
+    where that is lucky.
     """
     expected = step_results(models[REFERENCE], given)
     if case.dtype == "float32":

@@ -139,3 +139,22 @@ def test_the_backbone_uses_it_unless_another_backend_is_asked_for():
             out.sum().backward()
         assert any(op == "affine_relu" for op, _ in ran) == expected
         assert any(op == "affine_relu_backward" for op, _ in ran) == expected
+
+
+@pytest.mark.parametrize(
+    ("place", "wrong"),
+    [
+        (0, lambda x: x.contiguous()),
+        (1, lambda x: x[:1]),
+        (1, lambda x: x.double()),
+        (2, lambda x: x.repeat(2)[::2]),
+        (3, lambda x: x.double()),
+        (3, lambda x: x[:1]),
+        (4, lambda x: x.bfloat16()),
+    ],
+)
+def test_what_the_kernel_would_misread_is_refused(place, wrong):
+    arguments = list(given(24, torch.float32, residual=True, scaled=True))
+    arguments[place] = wrong(arguments[place])
+    with pytest.raises(ValueError, match="affine_relu_: a (map|vector) must be"):
+        affine_relu_(*arguments)

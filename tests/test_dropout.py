@@ -4,6 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from pixelbert_fast.model import packed_attention
 from pixelbert_fast.model.dropout import LEVELS, dropout
 from pixelbert_fast.model.packed_attention import worth_padding
 from tests.small_models import config, images, pair, text
@@ -71,23 +72,28 @@ def test_when_padding_is_worth_it(lengths, worth):
     assert worth_padding(lengths) == worth
 
 
-def test_both_models_outputs_are_distributed_alike():
-    settings = config(
-        norm="frozen", num_hidden_layers=2, hidden_dropout_prob=0.3, attention_probs_dropout_prob=0.3
-    )
+@pytest.mark.parametrize("where", ["hidden_dropout_prob", "attention_probs_dropout_prob"])
+@pytest.mark.parametrize("lengths", ["each", "batched"])
+def test_both_models_outputs_are_distributed_alike(where, lengths, monkeypatch):
+    monkeypatch.setattr(packed_attention, "worth_padding", lambda _: lengths == "batched")
+    none = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    settings = config(norm="frozen", num_hidden_layers=2, **(none | {where: 0.3}))
     reference, fast = (model.train() for model in pair(settings))
     draws, found = 400, []
     torch.manual_seed(0)
     for model in (reference, fast):
+        model.embeddings.dropout.p = 0.0  # or it would drown that of the layers
         with torch.no_grad():
             tokens = model.embed_pixels(images())
             outputs = [
-                model(text(2), pixel_embeddings=tokens, seed=0).pooler_output.flatten() for _ in range(draws)
+                model(text(2), pixel_embeddings=tokens, seed=0).last_hidden_state[:, 0].flatten()
+                for _ in range(draws)
             ]
         found.append(torch.stack(outputs))
     means, deviations = ([each.mean(0) for each in found], [each.std(0) for each in found])
     error = (deviations[0] ** 2 + deviations[1] ** 2).div(draws).sqrt()
-    # 64 outputs, each within four and a half of its standard errors; a deviation's own is about a 28th of it.
+    # 64 outputs, each within four and a half of its standard errors.
     assert ((means[0] - means[1]).abs() <= 4.5 * error).all()
-    torch.testing.assert_close(deviations[1], deviations[0], rtol=0.35, atol=0)
     assert (deviations[0] > 1e-3).all()  # or nothing was drawn
+    # A deviation's own error is a 28th of it, of 64 together less; half the dropout would give 0.64.
+    assert abs(float((deviations[1] / deviations[0]).mean()) - 1) < 0.1

@@ -27,7 +27,25 @@ def affine_relu_(
         values: ``[B, C, H, W]``, channels_last, which must not be read afterwards.
         scale, shift, residual_scale: ``[C]``, of :func:`wide` dtype; they get no gradient.
         residual: ``[B, C, H, W]``, channels_last, in the dtype of `values`, or None.
+
+    Raises:
+        ValueError: a map that is not channels_last or not like `values`, or a vector of another length or dtype:
+            the kernel would read beyond them.
     """
+    for each in (values, residual):
+        if each is not None and not (
+            each.shape == values.shape
+            and each.dtype == values.dtype
+            and each.is_contiguous(memory_format=torch.channels_last)
+        ):
+            raise ValueError(
+                f"affine_relu_: a map must be channels_last, {values.dtype}, {list(values.shape)}"
+            )
+    for each in (scale, shift, residual_scale):
+        if each is not None and not (
+            each.shape == values.shape[1:2] and each.dtype == wide(values.dtype) and each.is_contiguous()
+        ):
+            raise ValueError(f"affine_relu_: a vector must be {wide(values.dtype)}, [{values.shape[1]}]")
     if torch.is_grad_enabled() and (
         values.requires_grad or (residual is not None and residual.requires_grad)
     ):

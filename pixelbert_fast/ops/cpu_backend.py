@@ -13,6 +13,8 @@ from .arguments import FLOATS
 
 AUTOMATIC = ("cpu",)
 LIBRARIES = "_C.*"
+NEWEST = "affine_relu"
+"""The operator that was added last: a library without it was built before."""
 
 
 def why_not(op: str, device_type: str, dtype: torch.dtype) -> str | None:
@@ -34,6 +36,8 @@ def why_not_loaded() -> str | None:
         torch.ops.load_library(path)
     except OSError as error:
         return f"{path.name} does not load into torch {torch.__version__}: {error}"
+    if not hasattr(torch.ops.pixelbert_fast_native, NEWEST):
+        return f"{path.name} was built from older sources; build it again, with `make setup` in a checkout."
     return None
 
 
