@@ -156,5 +156,5 @@ def test_the_backbone_uses_it_unless_another_backend_is_asked_for():
 def test_what_the_kernel_would_misread_is_refused(place, wrong):
     arguments = list(given(24, torch.float32, residual=True, scaled=True))
     arguments[place] = wrong(arguments[place])
-    with pytest.raises(ValueError, match="affine_relu_: a (map|vector) must be"):
+    with pytest.raises(ValueError, match=r"affine_relu_: a (map|vector) must be"):
         affine_relu_(*arguments)

@@ -29,8 +29,8 @@ def affine_relu_(
         residual: ``[B, C, H, W]``, channels_last, in the dtype of `values`, or None.
 
     Raises:
-        ValueError: a map that is not channels_last or not like `values`, or a vector of another length or dtype:
-            the kernel would read beyond them.
+        ValueError: a map that is not channels_last or not like `values`, or a vector of another length or
+            dtype: the kernel would read beyond them.
     """
     for each in (values, residual):
         if each is not None and not (
