@@ -34,6 +34,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import contest
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
 from pixelbert_fast import machine
 from pixelbert_fast.data.decoders import choice
 from pixelbert_fast.data.decoders.contract import TOLERANCE, Tolerance, decode_ahead
