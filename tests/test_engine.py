@@ -39,6 +39,12 @@ def environment(**more) -> dict[str, str]:
     return {**kept, "OMP_NUM_THREADS": "1", **{name: str(value) for name, value in more.items()}}
 
 
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
 def shared_memory() -> set[str]:
     return set(os.listdir(SHARED_MEMORY)) if SHARED_MEMORY.is_dir() else set()
 
@@ -128,10 +134,7 @@ def test_alone_the_ranks_need_no_process_group():
 def test_deepspeed_in_two_processes_equals_plain_pytorch_at_every_stage(tmp_path):
     """Averaged gradients, accumulation, clipping, frozen weights, both algorithms, saving and resuming."""
     before = shared_memory()
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    common = {"WORLD_SIZE": 2, "LOCAL_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    common = {"WORLD_SIZE": 2, "LOCAL_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
     processes = [
         subprocess.Popen(
             [sys.executable, str(ROOT / "tests" / "deepspeed_ranks.py"), str(tmp_path)],

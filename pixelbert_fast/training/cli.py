@@ -8,6 +8,7 @@ with a traceback of its own, while the processes of the run finish their step an
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import traceback
 from collections.abc import Sequence
@@ -71,8 +72,12 @@ def _parse(argv: list[str]) -> argparse.Namespace:
 
 def _train(arguments: argparse.Namespace) -> int:
     # The recipe first: a mistake in it is told before anything slow is imported.
-    from pixelbert_fast.training.ranks import PeerError
+    from pixelbert_fast.training.launcher import stop_with_launcher
+    from pixelbert_fast.training.ranks import PeerError, launched
     from pixelbert_fast.training.recipes import load_config
+
+    # When a process dies, the C++ side of the others prints pages before they can say so in a sentence.
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
 
     try:
         config = load_config(arguments.config, arguments.overrides)
@@ -84,10 +89,19 @@ def _train(arguments: argparse.Namespace) -> int:
     from pixelbert_fast.training import engine as engines
     from pixelbert_fast.training.run import run
 
+    if launched():
+        stop_with_launcher()
     name = engines.engine_name(config.training.engine)
     ranks = engines.start_ranks(name)
     try:
         result = run(config, ranks, name, resume=arguments.resume)
+    except BaseException as error:
+        told = ranks.explained(error)
+        if told is error:
+            raise
+        raise told from error
+    else:
+        ranks.finished()
     finally:
         if name == "deepspeed":
             from pixelbert_fast.training.deepspeed_engine import leave

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from pixelbert_fast.errors import UserError
 from pixelbert_fast.training.optimizer import TwoAlgorithmOptimizer
 from pixelbert_fast.training.ranks import PATIENCE, Ranks, ranks_from_environment
+from pixelbert_fast.training.roll_call import call_the_roll
 
 _SHARED_MEMORY_OP = "deepspeed_shm_comm"
 
@@ -63,10 +64,10 @@ def join() -> Ranks:
     if not torch.distributed.is_initialized():
         backend = "nccl" if cuda else "gloo"
         deepspeed.init_distributed(dist_backend=backend, auto_mpi_discovery=False, verbose=False)
-    group = None
-    if ranks.world > 1:
-        group = torch.distributed.new_group(backend="gloo", timeout=PATIENCE)
-    return ranks_from_environment(group)
+    if ranks.world == 1:
+        return ranks
+    group = torch.distributed.new_group(backend="gloo", timeout=PATIENCE)
+    return ranks_from_environment(group, call_the_roll(ranks))
 
 
 def leave() -> None:

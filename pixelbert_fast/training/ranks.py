@@ -35,6 +35,7 @@ class Ranks:
         rank, world: its number and how many there are.
         local_rank, local_world: the same on this machine.
         group: the gloo group they talk over; None where `world` is 1.
+        roll: a `roll_call.RollCall`, which knows who is still there; None where `world` is 1.
     """
 
     rank: int = 0
@@ -42,11 +43,21 @@ class Ranks:
     local_rank: int = 0
     local_world: int = 1
     group: Any = None
+    roll: Any = None
 
     @property
     def first(self) -> bool:
         """Whether this is the process that writes and prints."""
         return self.rank == 0
+
+    def explained(self, error: BaseException) -> BaseException:
+        """What to end with in the place of `error`: of a broken connection, who has died."""
+        return error if self.roll is None else self.roll.explained(error)
+
+    def finished(self) -> None:
+        """This process's part of the run is done."""
+        if self.roll is not None:
+            self.roll.stop()
 
     def barrier(self) -> None:
         """Wait for all."""
@@ -121,7 +132,7 @@ def launched() -> bool:
     return "LOCAL_RANK" in os.environ and "WORLD_SIZE" in os.environ
 
 
-def ranks_from_environment(group: Any = None) -> Ranks:
+def ranks_from_environment(group: Any = None, roll: Any = None) -> Ranks:
     """The place a launcher gave this process.
 
     Raises:
@@ -137,7 +148,7 @@ def ranks_from_environment(group: Any = None) -> Ranks:
         raise RunError(
             f"the launcher's RANK, LOCAL_RANK, WORLD_SIZE or LOCAL_SIZE is no number: {error}"
         ) from None
-    return Ranks(rank, world, local_rank, local_world, group)
+    return Ranks(rank, world, local_rank, local_world, group, roll)
 
 
 def threads_per_process(ranks: Ranks) -> int:
