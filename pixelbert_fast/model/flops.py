@@ -23,11 +23,17 @@ Lengths = int | Sequence[int]
 
 
 class Convolution(NamedTuple):
-    """A convolution's operations for one image, and which of its two gradients a step of training takes."""
+    """A convolution's operations and maps for one image, and which gradients a step of training takes."""
 
     flops: int
     weight_gradient: bool
     input_gradient: bool
+    inputs: int
+    """Elements of the map that it reads."""
+    outputs: int
+    """Elements of the map that it writes."""
+    place: str
+    """Where it stands: "stem", "block", or "shortcut" (of a block)."""
 
 
 def forward_flops(
@@ -59,8 +65,8 @@ def forward_flops(
     Returns:
         operations by :data:`PARTS`; `embeddings` is 0, since a look-up multiplies nothing.
     """
-    hidden, height, width = config.hidden_size, *image_size
-    channels, rows, columns = _map(_key(config), height, width)
+    hidden = config.hidden_size
+    channels, rows, columns = map_shape(config, image_size)
     texts, read = _each(text_length, sequences), _each(pixels, sequences)
     windows = images * (rows // 2) * (columns // 2)
     if fast:
@@ -72,7 +78,7 @@ def forward_flops(
     elif not fast:
         places = sum(read)
     return {
-        "backbone": images * sum(one.flops for one in _convolutions(_key(config), height, width)),
+        "backbone": images * sum(one.flops for one in convolutions(config, image_size)),
         "projection": 2 * places * channels * hidden,
         "embeddings": 0,
         "encoder": _encoder(
@@ -116,12 +122,22 @@ def training_flops(
     )
     trained = {part: 3 * count for part, count in found.items()}
     trained["backbone"] = images * sum(
-        one.flops * (1 + one.weight_gradient + one.input_gradient)
-        for one in _convolutions(_key(config), *image_size)
+        one.flops * (1 + one.weight_gradient + one.input_gradient) for one in convolutions(config, image_size)
     )
     if config.frozen_stages == 4:
         trained["projection"] = 2 * found["projection"]
     return trained
+
+
+def convolutions(config: PixelBertConfig, image_size: tuple[int, int]) -> tuple[Convolution, ...]:
+    """Every convolution of the backbone for an image of this height and width, in the forward's order."""
+    return _convolutions(_key(config), *image_size)
+
+
+def map_shape(config: PixelBertConfig, image_size: tuple[int, int]) -> tuple[int, int, int]:
+    """Channels, rows and columns of the backbone's map of an image of this height and width."""
+    backbone, (height, width) = _backbone(_key(config)), image_size
+    return backbone.out_channels, backbone.map_size(height), backbone.map_size(width)
 
 
 def _each(lengths: Lengths, sequences: int) -> list[int]:
@@ -167,26 +183,26 @@ def _backbone(key: tuple) -> ResNet:
         )
 
 
-def _map(key: tuple, height: int, width: int) -> tuple[int, int, int]:
-    """Channels, rows and columns of the backbone's map."""
-    backbone = _backbone(key)
-    return backbone.out_channels, backbone.map_size(height), backbone.map_size(width)
-
-
 @lru_cache(maxsize=1024)  # batches come in many sizes, and in the same ones again
 def _convolutions(key: tuple, height: int, width: int) -> tuple[Convolution, ...]:
     return tuple(_walk(_backbone(key), (height, width)))
 
 
 def _walk(backbone: ResNet, size: tuple[int, int]) -> Iterator[Convolution]:
-    """Every convolution in the order of the forward."""
 
     def after(layer: nn.Module, size: tuple[int, int]) -> tuple[int, int]:
         return tuple(size_after(layer, side) for side in size)
 
+    def convolution(conv: nn.Conv2d, size: tuple[int, int], trained: bool, below: bool, place: str):
+        rows, columns = after(conv, size)
+        kernel = conv.kernel_size[0] * conv.kernel_size[1]
+        outputs = rows * columns * conv.out_channels
+        flops = 2 * outputs * (conv.in_channels // conv.groups) * kernel
+        return Convolution(flops, trained, below, size[0] * size[1] * conv.in_channels, outputs, place)
+
     trained = backbone.frozen_stages == 0
+    yield convolution(backbone.conv1, size, trained, False, "stem")
     size = after(backbone.conv1, size)
-    yield Convolution(_flops(backbone.conv1, size), trained, False)
     size = after(backbone.maxpool, size)
     below = trained  # whether something before the next convolution wants a gradient
     for number, stage in enumerate(backbone.stages(), start=1):
@@ -194,14 +210,8 @@ def _walk(backbone: ResNet, size: tuple[int, int]) -> Iterator[Convolution]:
         for block in stage:
             inner, within = size, below
             for conv, _ in block.convolutions():
-                inner = after(conv, inner)
-                yield Convolution(_flops(conv, inner), trained, within)
-                within = trained
+                yield convolution(conv, inner, trained, within, "block")
+                inner, within = after(conv, inner), trained
             if block.downsample is not None:
-                yield Convolution(_flops(block.downsample[0], inner), trained, below)
+                yield convolution(block.downsample[0], size, trained, below, "shortcut")
             size, below = inner, trained
-
-
-def _flops(conv: nn.Conv2d, size: tuple[int, int]) -> int:
-    kernel = conv.kernel_size[0] * conv.kernel_size[1]
-    return 2 * size[0] * size[1] * conv.out_channels * (conv.in_channels // conv.groups) * kernel
