@@ -118,9 +118,9 @@ def _recipe(wanted: str | Path, folder: Path | None, based: str | None) -> Recip
         return Recipe(str(wanted), f"{wanted}.yaml", None, _tree(text, f"{wanted}.yaml"))
     guess = nearest(path.stem, names)
     hint = f"did you mean {guess!r}?" if guess else f"recipes here: {', '.join(names)}"
-    asked = f", the base of {based}," if based else ""
+    asked = f", the base of {based}" if based else ""
     raise UserError(
-        f"there is no recipe {str(wanted)!r}{asked} neither a file nor one of the package's; {hint}"
+        f"there is no recipe {str(wanted)!r}{asked}, neither a file nor one of the package's; {hint}"
     )
 
 
