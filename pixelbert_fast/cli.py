@@ -161,6 +161,46 @@ def train(context: typer.Context) -> None:
     raise typer.Exit(train_main(context.args) or 0)
 
 
+_OVERRIDES = typer.Argument(help="Options that replace the recipe's.", metavar="key.path=value")
+
+
+@app.command("plan")
+def show_plan(
+    config: Annotated[str, typer.Argument(help="A YAML file, or the name of one of the package's recipes.")],
+    overrides: Annotated[list[str] | None, _OVERRIDES] = None,
+    gpus: Annotated[int, typer.Option(min=1, help="How many, one process each.")] = 1,
+    gpu_memory: Annotated[float, typer.Option(help="GB of each.")] = 24.0,
+    rate: Annotated[float | None, typer.Option(help="Measured pairs a second, all GPUs together.")] = None,
+    tflops: Annotated[float | None, typer.Option(help="A GPU's peak, with --mfu in place of --rate.")] = None,
+    mfu: Annotated[float | None, typer.Option(help="The share of the peak that is reached.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
+) -> None:
+    """What a recipe takes: parameters, FLOPs, memory under each ZeRO stage, steps and hours. Needs no GPU."""
+    from .training.plan import Machine, plan
+    from .training.plan_text import table
+    from .training.recipes import load_config
+
+    made = plan(load_config(config, overrides or ()), Machine(gpus, gpu_memory, rate, tflops, mfu))
+    typer.echo(json.dumps(made, indent=2) if as_json else table(made))
+
+
+@app.command("recipe")
+def show_recipe(
+    config: Annotated[
+        str | None, typer.Argument(help="A YAML file, or the name of one of the package's; none: list them.")
+    ] = None,
+    overrides: Annotated[list[str] | None, _OVERRIDES] = None,
+) -> None:
+    """Show a recipe with everything it is based on and every default, as YAML that can be trained by."""
+    from .training.recipes import as_yaml, load_config, recipe_names
+
+    if config is None:
+        for name in recipe_names():
+            typer.echo(name)
+        return
+    typer.echo(as_yaml(load_config(config, overrides or ())), nl=False)
+
+
 @app.command("env")
 def show_environment(
     as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,

@@ -181,12 +181,17 @@ def _load(directory: Path):
         raise UserError(f"{directory} cannot be read ({error}): build the set again") from error
 
 
-def open_set(directory: Path | str) -> BuiltSet:
-    """Open a built data set. Raises UserError when the directory is missing or holds none of ours."""
+def open_set(directory: Path | str, built_by: str | None = None) -> BuiltSet:
+    """Open a built data set. Raises UserError when the directory is missing or holds none of ours.
+
+    built_by: the words after `pixelbert data build` that make this one, to be said where it is missing.
+    """
     directory = Path(directory)
     if not directory.exists():
+        words = f"{built_by} --out {directory}" if built_by else "NAME --out DIR"
+        one = "it" if built_by else "one"
         raise UserError(
-            f"there is no data set at {directory}: build one with `pixelbert data build NAME --out DIR`"
+            f"there is no data set at {directory}: build {one} with `pixelbert data build {words}`"
         )
     if not directory.is_dir():
         raise UserError(f"{directory} is a file, not the directory of a built data set")

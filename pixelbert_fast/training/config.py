@@ -5,144 +5,20 @@ Reading one from YAML and the command line is `recipes.load_config`.
 
 from __future__ import annotations
 
-import os
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-Share = Annotated[float, Field(ge=0.0, le=1.0)]
-Count = Annotated[int, Field(ge=1)]
-BelowOne = Annotated[float, Field(ge=0.0, lt=1.0)]
-NotNegative = Annotated[float, Field(ge=0.0)]
-
-
-class Section(BaseModel):
-    """A part of the tree; a key it does not know is an error."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
-
-
-class BuildConfig(BaseModel):
-    """How to build a data set that is not there yet: a builder's name and that builder's own options."""
-
-    model_config = ConfigDict(extra="allow", frozen=True)
-
-    name: str
-
-    def options(self) -> dict[str, Any]:
-        """The builder's options, without its name."""
-        return dict(self.model_extra or {})
-
-
-class SetConfig(Section):
-    """One of several built sets.
-
-    Attributes:
-        directory: as `data.directory`.
-        weight: how often an epoch shows its images: 1 once, 0.5 one half of them and the next epoch the
-            other, 2 twice, 0 not at all (only evaluated on).
-    """
-
-    directory: str
-    weight: Annotated[float, Field(ge=0.0, le=1000.0, allow_inf_nan=False)] = 1.0
-
-
-class BatchingConfig(Section):
-    """Batches of one size each, within bounds.
-
-    Attributes:
-        buckets: sizes of batches, at most.
-        aspect_change: an image is resized to its bucket's size where that multiplies or divides its aspect
-            ratio by no more than 1 plus this; else it keeps its proportions and is padded.
-        pixels: of a batch (height times width times images), at most; None: no bound but
-            `training.images_per_batch`, which holds as well.
-        tokens: of a batch's texts with their padding, at most; None: no bound.
-        alike: batches of like size that come one after the other, so that the processes of a step all have
-            such; a multiple of their number is best.
-    """
-
-    buckets: Annotated[int, Field(ge=1, le=1000)] = 8
-    aspect_change: BelowOne = 0.08
-    pixels: Count | None = None
-    tokens: Count | None = None
-    alike: Count = 8
-
-
-class DataConfig(Section):
-    """Which images and texts, and how they become batches.
-
-    Attributes:
-        directory: a built data set; relative to the working directory.
-        sets: several built sets in one pre-training run, in place of `directory`.
-        epoch: what an epoch of pre-training shows (of a set of weight 1). images: each image once, its
-            captions drawn without repetition until all have been shown, over as many epochs as it takes.
-            captions: each image as often as it takes to show all its captions once. None: as images, by
-            the rule of the first recipes, which leaves an image's last captions out where they do not come
-            out even, and draws anew; with `sets` or `batching`, images.
-        batching: batches of one size each; None: of images as they come, padded to the largest.
-        build: how to build it on first use; None: it must be there.
-        captions_per_image: texts read with one pass of an image through the backbone.
-        mismatched_share: how many of them are made not to match.
-        max_text_length: word pieces a text, [CLS] and [SEP] included; longer ones are cut and counted.
-        short_side, long_side: pixels; an image's short side becomes the one, unless its long side would pass
-            the other (None: the model preset's).
-        size_divisor: both sides are multiples of it.
-        decoder: what turns files into pixels; None: PIXELBERT_FAST_DECODER, or the best that can run.
-        broken_limit: the share of an epoch's images that may be broken; others are shown in their place. More
-            of them end the run.
-    """
-
-    directory: str = "data/scenes"
-    sets: tuple[SetConfig, ...] | None = None
-    epoch: Literal["images", "captions"] | None = None
-    batching: BatchingConfig | None = None
-    build: BuildConfig | None = None
-    captions_per_image: Count = 4
-    mismatched_share: Share = 0.5
-    max_text_length: Annotated[int, Field(ge=3)] = 40
-    short_side: Count | None = None
-    long_side: Count | None = None
-    size_divisor: Count = 1
-    decoder: Literal["plain", "dali"] | None = None
-    broken_limit: Share = 0.01
-
-    @property
-    def directories(self) -> str | list[str]:
-        """Of all sets, or of the only one."""
-        return [one.directory for one in self.sets] if self.sets else self.directory
-
-    @model_validator(mode="after")
-    def _sets_or_directory(self) -> DataConfig:
-        if self.sets is None:
-            return self
-        directories = [one.directory for one in self.sets]
-        if not any(one.weight for one in self.sets):
-            raise ValueError("data.sets names no set with a weight above 0")
-        if len({os.path.normpath(one) for one in directories}) < len(directories):
-            raise ValueError("data.sets names one directory twice; give it once, with the sum of the weights")
-        if self.build is not None:
-            raise ValueError("data.build builds data.directory, which data.sets replaces; give one of them")
-        return self
-
-
-class TokenizerConfig(Section):
-    """The word pieces: a saved tokenizer's directory, or None to train `size` on captions.
-
-    Attributes:
-        texts: the built set, or sets, whose training captions they are; None: the run's own.
-    """
-
-    path: str | None = None
-    texts: str | tuple[str, ...] | None = None
-    size: Count = 2000
+from pixelbert_fast.training.data_config import DataConfig, TokenizerConfig
+from pixelbert_fast.training.section import BelowOne, Count, NotNegative, Section, Share
 
 
 class ModelConfig(Section):
     """The model.
 
     Attributes:
-        preset: of PixelBertConfig.
-        overrides: any of its fields by name.
+        preset: of PixelBertConfig: tiny, r50 or x152.
+        overrides: any of its fields by name; it says what each means and may be.
         fast: FastPixelBERT; false: the plain reference, which computes the same in more time.
     """
 
@@ -152,7 +28,14 @@ class ModelConfig(Section):
 
 
 class ObjectivesConfig(Section):
-    """What pre-training learns from: masked words, image-text matching, both, or (to compare) neither."""
+    """What pre-training learns from: masked words, image-text matching, both, or (to compare) neither.
+
+    Attributes:
+        mlm: whether masked words are predicted.
+        itm: whether matching is; without it no mismatched pairs are made.
+        mlm_probability: how likely a word piece is to be masked, 0 to 1.
+        mlm_on_mismatched: whether masked words of mismatched pairs are predicted too.
+    """
 
     mlm: bool = True
     itm: bool = True
@@ -164,9 +47,10 @@ class StartConfig(Section):
     """What training starts from; everything not given starts at random.
 
     Attributes:
-        backbone: backbone weights, a file or a directory.
+        backbone: backbone weights, a file, a directory or a hub name, see `model.weights.load_backbone`;
+            weights that show no training are refused.
         backbone_recipe: a recipe of the task "objects" that trains such weights first, into OUTPUT/backbone.
-        bert: a BERT directory for the Transformer.
+        bert: a BERT directory or hub name for the Transformer, whose tokenizer is used.
         checkpoint: a checkpoint of the whole model.
         checkpoint_recipe: a recipe of the same task that trains such a checkpoint first, into
             OUTPUT/start, with the vocabulary of this run's captions, its objectives and its `text_only`.
@@ -191,9 +75,17 @@ class StartConfig(Section):
 
 
 class GroupConfig(Section):
-    """One part of the model's optimiser: `momentum` is SGD's, `betas` and `eps` are AdamW's.
+    """One part of the model's optimiser.
 
     Biases and norm parameters get no weight decay whatever `weight_decay` is.
+
+    Attributes:
+        algorithm: sgd (with momentum, weight decay added to the gradient) or adamw.
+        lr: the learning rate that the schedule multiplies, at least 0.
+        weight_decay: at least 0.
+        momentum: SGD's, 0 to below 1.
+        betas: AdamW's, each 0 to below 1.
+        eps: AdamW's, above 0.
     """
 
     algorithm: Literal["sgd", "adamw"]
@@ -221,7 +113,13 @@ class TransformerGroup(GroupConfig):
 
 
 class OptimizerConfig(Section):
-    """Two algorithms, and the bound on the global norm of all gradients together (None: no bound)."""
+    """Two algorithms.
+
+    Attributes:
+        backbone: for the backbone.
+        transformer: for everything else.
+        clip_norm: the bound on the global norm of all gradients together, above 0; None: no bound.
+    """
 
     backbone: BackboneGroup = BackboneGroup()
     transformer: TransformerGroup = TransformerGroup()
@@ -234,9 +132,11 @@ class ScheduleConfig(Section):
     Attributes:
         kind: after the warm-up, `step` multiplies by `gamma` at each milestone, `cosine` falls to `floor` at
             the end, `constant` stays.
-        warmup_steps: steps over which the factor rises linearly from `warmup_start` to 1.
-        milestones: epochs, fractions allowed.
-        floor: cosine's last factor.
+        warmup_steps: steps over which the factor rises linearly from `warmup_start` to 1; 0: none.
+        warmup_start: the factor of the first step, 0 to 1.
+        milestones: epochs, fractions allowed, none below 0.
+        gamma: what each milestone multiplies by, 0 to 1.
+        floor: cosine's last factor, 0 to 1.
     """
 
     kind: Literal["step", "cosine", "constant"] = "step"
@@ -251,15 +151,19 @@ class TrainingConfig(Section):
     """How long and how.
 
     Attributes:
-        images_per_batch: images a process and backward pass.
+        images_per_batch: images a process and backward pass, at least 1.
         epochs, steps: how long to train; give one. A step is one update of the weights.
-        accumulation: backward passes a step.
+        accumulation: backward passes a step, at least 1.
+        pairs_per_step: the global batch: image-text pairs of all processes in one step, reached by as many
+            backward passes as that takes on however many processes there are (an image's texts are
+            `data.captions_per_image` pairs). An error where it does not come out even. None: `accumulation`
+            says how many passes, and the global batch grows with the processes.
         precision: bf16 computes under autocast; the weights stay fp32.
         engine: auto is DeepSpeed when its launcher started this process, else plain PyTorch.
         zero_stage: what DeepSpeed divides among processes: 0 nothing, 1 optimiser state, 2 gradients as well.
         threads: CPU threads a process; None: OMP_NUM_THREADS, or the machine's cores divided among its
             processes.
-        log_every: steps between log records; non-finite losses are looked for then.
+        log_every: steps, at least 1, between log records; non-finite losses are looked for then.
         checkpoint_every_minutes: how often the state to resume from is written; 0: only when interrupted.
         prefetch: batches prepared ahead by a thread; 0: none.
     """
@@ -268,6 +172,7 @@ class TrainingConfig(Section):
     epochs: Annotated[float, Field(gt=0.0)] | None = None
     steps: Count | None = None
     accumulation: Count = 1
+    pairs_per_step: Count | None = None
     precision: Literal["fp32", "bf16"] = "fp32"
     engine: Literal["auto", "deepspeed", "plain"] = "auto"
     zero_stage: Literal[0, 1, 2] = 0
@@ -284,9 +189,24 @@ class TrainingConfig(Section):
             raise ValueError("either training.epochs or training.steps must be null, and both are given")
         return self
 
+    @model_validator(mode="after")
+    def _one_batch(self) -> TrainingConfig:
+        if self.pairs_per_step is not None and self.accumulation > 1:
+            raise ValueError(
+                "training.pairs_per_step decides the accumulation, and training.accumulation ="
+                f" {self.accumulation} is given too; make it 1 or training.pairs_per_step null"
+            )
+        return self
+
 
 class EvaluationConfig(Section):
-    """What is measured at the end, and how often on the way (0: never)."""
+    """What is measured at the end, and on the way.
+
+    Attributes:
+        splits: of the data set, the headline's first.
+        images: of a split, at most; None: all.
+        every_epochs: how often on the way; 0: never.
+    """
 
     splits: tuple[str, ...] = ("val", "test")
     images: Count | None = 1000
@@ -294,7 +214,14 @@ class EvaluationConfig(Section):
 
 
 class RunConfig(Section):
-    """The whole tree. `output` is the run's folder; a recipe without one gets `runs/` and its own name."""
+    """The whole tree.
+
+    Attributes:
+        task: pretrain, or objects (names single objects, which teaches a backbone).
+        seed: of everything that is drawn: initial weights, order, captions, masks; 0 to 2**31 - 1.
+        output: the run's folder; a recipe without one gets `runs/` and its own name.
+        data, tokenizer, model, objectives, start, optimizer, schedule, training, evaluation: the sections.
+    """
 
     task: Literal["pretrain", "objects"] = "pretrain"
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0

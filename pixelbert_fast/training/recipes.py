@@ -1,10 +1,8 @@
-"""From a YAML recipe and `key.path=value` overrides to a checked `RunConfig`."""
+"""From a YAML recipe and `key.path=value` overrides to a checked `RunConfig`, and back to YAML."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Iterator, Sequence
-from importlib import resources
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -13,84 +11,42 @@ from pydantic import BaseModel, ValidationError
 
 from pixelbert_fast.errors import UserError, nearest
 from pixelbert_fast.training.config import RunConfig
+from pixelbert_fast.training.recipe_files import BASE, Recipe, merged, parse, read_layers, recipe_names, shown
+
+__all__ = ["DEFAULT_RECIPE", "as_yaml", "load_config", "recipe_names"]
 
 DEFAULT_RECIPE = "demo"
 _COMMAND_LINE = "the command line"
 
 
-class _RecipeLoader(yaml.SafeLoader):
-    """Safe YAML that reads 1e-4 as a number (YAML 1.1 wants 1.0e-4) and refuses a key given twice."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[str] = set()
-        for key, _ in node.value:
-            if key.value in seen:
-                raise yaml.YAMLError(f"the key {key.value!r} is given twice, line {key.start_mark.line + 1}")
-            seen.add(key.value)
-        return super().construct_mapping(node, deep)
-
-
-_RecipeLoader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9][0-9_]*[eE][-+]?[0-9]+$"), list("-+0123456789")
-)
-
-
-def recipe_names() -> list[str]:
-    """The recipes that come with the package."""
-    folder = resources.files("pixelbert_fast") / "configs"
-    return sorted(
-        entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml")
-    )
-
-
 def load_config(recipe: str | Path | None = None, overrides: Sequence[str] = ()) -> RunConfig:
-    """Read a recipe and change it by overrides.
+    """Read a recipe, with what it is based on, and change it by overrides.
+
+    A recipe's key `base` names another one which it changes (see `recipe_files.merged`): a file, seen from
+    the recipe's own folder or from here, or one of the package's.
 
     Args:
         recipe: a YAML file, or the name of one that comes with the package; None: "demo".
         overrides: `key.path=value`, the value in YAML; later ones win.
 
     Raises:
-        UserError: no such recipe, a key nothing knows (the nearest known one is named), a value that does not
-            fit.
+        UserError: no such recipe, recipes based on each other, a key nothing knows (the nearest known one is
+            named), a value that does not fit.
     """
-    name, origin, text = _read(DEFAULT_RECIPE if recipe is None else recipe)
-    tree = _parse(text, origin)
-    if tree is None:
-        tree = {}
-    if not isinstance(tree, dict):
-        raise UserError(f"{origin} must hold keys and values, but holds {_shown(tree)}")
-    tree.setdefault("output", f"runs/{name}")
+    layers = read_layers(DEFAULT_RECIPE if recipe is None else recipe)
+    tree = merged(layers)
+    tree.setdefault("output", f"runs/{layers[0].name}")
     tree.setdefault("training", {})
     overridden = [_override(tree, text) for text in overrides]
     try:
         return RunConfig.model_validate(tree)
     except ValidationError as error:
-        raise UserError(_sentence(error, origin, overridden)) from None
+        raise UserError(_sentence(error, layers, overridden)) from None
 
 
-def _read(recipe: str | Path) -> tuple[str, str, str]:
-    path = Path(recipe)
-    if path.is_file():
-        try:
-            return path.stem, str(path), path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"cannot read the recipe {path}: {error}") from None
-    names = recipe_names()
-    if str(recipe) in names:
-        text = (resources.files("pixelbert_fast") / "configs" / f"{recipe}.yaml").read_text(encoding="utf-8")
-        return str(recipe), f"{recipe}.yaml", text
-    guess = nearest(path.stem, names)
-    hint = f"did you mean {guess!r}?" if guess else f"recipes here: {', '.join(names)}"
-    raise UserError(f"there is no recipe {str(recipe)!r}, neither a file nor one of the package's; {hint}")
-
-
-def _parse(text: str, origin: str) -> Any:
-    try:
-        return yaml.load(text, Loader=_RecipeLoader)
-    except yaml.YAMLError as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"{origin} is not valid YAML: {reason}") from None
+def as_yaml(config: RunConfig) -> str:
+    """The whole configuration as a recipe: `load_config` of it gives `config` again."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=100)
 
 
 def _override(tree: dict[str, Any], text: str) -> str:
@@ -100,6 +56,10 @@ def _override(tree: dict[str, Any], text: str) -> str:
         raise UserError(
             f"{text!r} on {_COMMAND_LINE} is not understood; an override is written key.path=value"
         )
+    if key == BASE:
+        raise UserError(
+            f"{text!r} on {_COMMAND_LINE}: a base belongs in a recipe's file; name it with --config"
+        )
     place = tree
     *sections, last = key.split(".")
     for section in sections:
@@ -108,19 +68,19 @@ def _override(tree: dict[str, Any], text: str) -> str:
             below = place[section] = {}
         if not isinstance(below, dict):
             raise UserError(
-                f"{key!r} on {_COMMAND_LINE} looks inside {section!r}, which holds {_shown(below)}"
+                f"{key!r} on {_COMMAND_LINE} looks inside {section!r}, which holds {shown(below)}"
             )
         place = below
-    place[last] = _parse(value, f"{text!r} on {_COMMAND_LINE}")
+    place[last] = parse(value, f"{text!r} on {_COMMAND_LINE}")
     return key
 
 
-def _sentence(error: ValidationError, origin: str, overridden: Iterable[str]) -> str:
+def _sentence(error: ValidationError, layers: Sequence[Recipe], overridden: Sequence[str]) -> str:
     """The first thing wrong: its key, where that came from and the nearest right one, in one sentence."""
     first = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
     key = ".".join(str(part) for part in first["loc"])
     given = any(f"{key}.".startswith(f"{o}.") or o.startswith(f"{key}.") for o in overridden)
-    where = _COMMAND_LINE if given else origin
+    where = _COMMAND_LINE if given else _origin(first["loc"], layers)
     if first["type"] == "extra_forbidden":
         guess = _nearest_key(key)
         return f"unknown key {key!r} in {where}" + (f"; did you mean {guess!r}?" if guess else "")
@@ -129,7 +89,25 @@ def _sentence(error: ValidationError, origin: str, overridden: Iterable[str]) ->
     reason = first["msg"].removeprefix("Value error, ")
     if first["type"] == "value_error":
         return f"{where}: {reason}"
-    return f"{key} = {_shown(first['input'])} in {where} is wrong: {reason[0].lower()}{reason[1:]}"
+    return f"{key} = {shown(first['input'])} in {where} is wrong: {reason[0].lower()}{reason[1:]}"
+
+
+def _origin(place: Sequence[str | int], layers: Sequence[Recipe]) -> str:
+    """Which of the recipes says what is at `place`, or as much of it as any says."""
+    for depth in range(len(place), 0, -1):
+        for layer in layers:
+            if _holds(layer.tree, place[:depth]):
+                return layer.origin
+    return layers[0].origin
+
+
+def _holds(tree: Any, place: Sequence[str | int]) -> bool:
+    for key in place:
+        known = range(len(tree)) if isinstance(tree, list) else tree if isinstance(tree, dict) else ()
+        if key not in known:
+            return False
+        tree = tree[key]
+    return True
 
 
 def _nearest_key(key: str) -> str | None:
@@ -150,8 +128,3 @@ def _keys(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
         for part in (field.annotation, *get_args(field.annotation)):
             if isinstance(part, type) and issubclass(part, BaseModel):
                 yield from _keys(part, f"{prefix}{name}.")
-
-
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."

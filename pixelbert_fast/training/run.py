@@ -15,6 +15,7 @@ import torch
 
 from pixelbert_fast.errors import RunError, UserError
 from pixelbert_fast.training import engine as engines
+from pixelbert_fast.training.accumulation import with_accumulation
 from pixelbert_fast.training.checkpoint import (
     StateFolder,
     seed_all,
@@ -59,6 +60,7 @@ def run(config: RunConfig, ranks: Ranks, engine_name: str, *, resume: Resume = "
     began = time.perf_counter()
     folder = RunFolder(config.output)
     described = config.model_dump(mode="json")
+    config = with_accumulation(config, ranks.world)
     found = ranks.first_does(lambda: folder.claim(described, resume))
     if found == "finished":
         return Result(ranks.first_does(folder.metrics), folder, before=True)

@@ -24,7 +24,7 @@ def open_sets(config) -> tuple[list[Part], dict[str, tuple]]:
         only = open_set(config.data.directory)
         splits = evaluation_splits(only, config, least=_LEAST)
         return [Part(only.split("train"))], {name: _asked(only, split) for name, split in splits.items()}
-    opened = [open_set(one.directory) for one in config.data.sets]
+    opened = [open_set(one.directory, one.built_by) for one in config.data.sets]
     names = _names(opened)
     parts = [
         Part(built.split("train"), one.weight, str(built.directory))

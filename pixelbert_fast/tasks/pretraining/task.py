@@ -13,7 +13,8 @@ from pixelbert_fast.data.records import open_set
 from pixelbert_fast.data.vocabulary import train_wordpiece
 from pixelbert_fast.errors import UserError
 from pixelbert_fast.model import PixelBertForPreTraining
-from pixelbert_fast.model.weights import load_backbone, load_bert
+from pixelbert_fast.model.trained import load_trained_backbone
+from pixelbert_fast.model.weights import load_bert
 from pixelbert_fast.tasks.architecture import image_processor, model_config, seeded
 from pixelbert_fast.tasks.pretraining.batches import PretrainingBatches, PretrainingOptions
 from pixelbert_fast.tasks.pretraining.evaluation import evaluate
@@ -185,4 +186,4 @@ class PretrainingTask:
         if start.bert:
             load_bert(self.model, start.bert)
         if start.backbone:
-            load_backbone(self.model.pixelbert.backbone, start.backbone)
+            load_trained_backbone(self.model.pixelbert.backbone, start.backbone)

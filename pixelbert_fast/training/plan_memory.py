@@ -1,0 +1,133 @@
+"""Memory of one process, by part, under each ZeRO stage: arithmetic alone, nothing is allocated.
+
+Bytes a process, of P parameters, T of them trained, and n processes:
+
+weights         4 P; from stage 1 on 4 T / n more, the piece that the optimiser updates (stage 3 gives other
+                pieces away and gathers them while they are used: of this model, nearly always)
+gradients       4 T; from stage 2 on 4 T / n and a bucket to reduce them from
+optimizer       8 T, two moments for either algorithm; divided by n from stage 1 on; 0 if offloaded
+weight copies   2 a matrix element in half precision, autocast's; in float32 with frozen norms 4 a weight of
+                the backbone's, which norms are folded into
+activations     `model.memory.kept_bytes` of the largest batch
+pixels          the batch, and the next one on its way
+reserve         CUDA's context, workspaces, fragments: RESERVE and RESERVE_SHARE, a rule of thumb
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from pixelbert_fast.model import PixelBertConfig
+from pixelbert_fast.model.memory import kept_bytes
+
+GIB = 2**30
+STAGES = (0, 1, 2, 3)
+RESERVE = int(1.0 * GIB)
+RESERVE_SHARE = 0.05
+BUCKET = 25_000_000
+"""Gradients that are averaged at a time."""
+
+
+class Parameters(NamedTuple):
+    """How many numbers: all, trained, in matrices, and in the backbone's convolutions."""
+
+    all: int
+    trained: int
+    matrices: int
+    convolutions: int
+
+
+class Load(NamedTuple):
+    """What one process holds of a batch.
+
+    Attributes:
+        image_size: height and width of the largest batch.
+        captions, text_length, pixels: sequences an image, word pieces and pixels of each.
+        masked: labelled word pieces of a sequence, on average.
+        half: computed in half precision.
+        fast: FastPixelBERT.
+        offload: the optimiser's state lies in the host's memory.
+    """
+
+    image_size: tuple[int, int]
+    captions: int
+    text_length: int
+    pixels: int
+    masked: float
+    half: bool
+    fast: bool
+    offload: bool = False
+
+
+def activations(config: PixelBertConfig, load: Load, images: int) -> int:
+    """Bytes that a forward of `images` images keeps."""
+    sequences = images * load.captions
+    kept = kept_bytes(
+        config,
+        image_size=load.image_size,
+        images=images,
+        sequences=sequences,
+        text_length=load.text_length,
+        pixels=load.pixels,
+        masked=round(sequences * load.masked),
+        half=load.half,
+        fast=load.fast,
+    )
+    return sum(kept.values())
+
+
+def by_part(
+    config: PixelBertConfig,
+    counts: Parameters,
+    load: Load,
+    images: int,
+    stage: int,
+    world: int,
+    memory: float,
+) -> dict[str, int]:
+    """Bytes of one of `world` processes with `images` images a batch and `memory` bytes, see above."""
+    piece = 4 * counts.trained // world
+    offloaded = load.offload and stage > 0
+    if load.half:
+        copies = 2 * counts.matrices
+    else:
+        copies = 4 * counts.convolutions if load.fast and config.norm == "frozen" else 0
+    whole_gradients = stage < 2
+    return {
+        "weights": 4 * counts.all + (piece if stage and not offloaded else 0),
+        "gradients": 4 * counts.trained if whole_gradients else piece + 4 * min(BUCKET, counts.trained),
+        "optimizer": 0 if offloaded else 8 * counts.trained // (world if stage else 1),
+        "weight copies": copies,
+        "activations": activations(config, load, images),
+        "pixels": 2 * images * 3 * 4 * load.image_size[0] * load.image_size[1],
+        "reserve": RESERVE + int(RESERVE_SHARE * memory),
+    }
+
+
+def most_images(
+    config: PixelBertConfig, counts: Parameters, load: Load, stage: int, world: int, memory: float
+) -> int:
+    """The largest `training.images_per_batch` that fits into `memory` bytes; 0: not even one does."""
+
+    def fits(images: int) -> bool:
+        return sum(by_part(config, counts, load, images, stage, world, memory).values()) <= memory
+
+    low, high = 0, 1
+    while fits(high):
+        low, high = high, 2 * high
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if fits(middle) else (low, middle)
+    return low
+
+
+def traffic(counts: Parameters, stage: int, world: int, accumulation: int) -> int:
+    """Bytes that a process sends, and receives, in a step: by rings, gradients and weights in float32.
+
+    Stage 0 reduces all gradients once a step, to all; stage 1 to their owners, which give back the weights;
+    stage 2 so after every pass; stage 3 gathers the weights for each forward and backward as well.
+    """
+    share = (world - 1) / world
+    times = {0: 2, 1: 2, 2: accumulation + 1, 3: 3 * accumulation}[stage]
+    size = 4 * (counts.all if stage == 3 else counts.trained)
+    return round(times * share * size)
