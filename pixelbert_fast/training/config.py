@@ -10,6 +10,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from pixelbert_fast.training.deepspeed_config import Precision, refused_keys
+
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Count = Annotated[int, Field(ge=1)]
 BelowOne = Annotated[float, Field(ge=0.0, lt=1.0)]
@@ -254,9 +256,17 @@ class TrainingConfig(Section):
         images_per_batch: images a process and backward pass.
         epochs, steps: how long to train; give one. A step is one update of the weights.
         accumulation: backward passes a step.
-        precision: bf16 computes under autocast; the weights stay fp32.
+        precision: bf16 and fp16 compute under autocast, fp16 with dynamic loss scaling; weights stay fp32.
         engine: auto is DeepSpeed when its launcher started this process, else plain PyTorch.
-        zero_stage: what DeepSpeed divides among processes: 0 nothing, 1 optimiser state, 2 gradients as well.
+        zero_stage: what DeepSpeed divides among processes: 0 nothing, 1 optimiser state, 2 gradients as well,
+            3 weights as well.
+        offload_optimizer: under DeepSpeed with zero_stage 1 to 3, keep the optimiser's state in the host's
+            memory and make its steps there.
+        overlap_comm: under DeepSpeed, average gradients while the backward goes on; None: its own choice, in
+            version 0.19 with zero_stage 3 alone.
+        reduce_bucket_size: gradients (numbers, not bytes) that DeepSpeed averages at a time; None: 25
+            million, or all where there are fewer.
+        contiguous_gradients: whether DeepSpeed copies gradients together as they come.
         threads: CPU threads a process; None: OMP_NUM_THREADS, or the machine's cores divided among its
             processes.
         log_every: steps between log records; non-finite losses are looked for then.
@@ -268,9 +278,13 @@ class TrainingConfig(Section):
     epochs: Annotated[float, Field(gt=0.0)] | None = None
     steps: Count | None = None
     accumulation: Count = 1
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Precision = "fp32"
     engine: Literal["auto", "deepspeed", "plain"] = "auto"
-    zero_stage: Literal[0, 1, 2] = 0
+    zero_stage: Literal[0, 1, 2, 3] = 0
+    offload_optimizer: bool = False
+    overlap_comm: bool | None = None
+    reduce_bucket_size: Count | None = None
+    contiguous_gradients: bool = True
     threads: Count | None = None
     log_every: Count = 20
     checkpoint_every_minutes: NotNegative = 10.0
@@ -284,6 +298,12 @@ class TrainingConfig(Section):
             raise ValueError("either training.epochs or training.steps must be null, and both are given")
         return self
 
+    @model_validator(mode="after")
+    def _something_to_offload(self) -> TrainingConfig:
+        if self.offload_optimizer and not self.zero_stage:
+            raise ValueError("training.offload_optimizer=true needs training.zero_stage=1, 2 or 3")
+        return self
+
 
 class EvaluationConfig(Section):
     """What is measured at the end, and how often on the way (0: never)."""
@@ -294,7 +314,11 @@ class EvaluationConfig(Section):
 
 
 class RunConfig(Section):
-    """The whole tree. `output` is the run's folder; a recipe without one gets `runs/` and its own name."""
+    """The whole tree. `output` is the run's folder; a recipe without one gets `runs/` and its own name.
+
+    `deepspeed` is laid over the configuration that DeepSpeed gets, for experts; what has its place elsewhere
+    in the tree is refused there.
+    """
 
     task: Literal["pretrain", "objects"] = "pretrain"
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
@@ -308,3 +332,11 @@ class RunConfig(Section):
     schedule: ScheduleConfig = ScheduleConfig()
     training: TrainingConfig
     evaluation: EvaluationConfig = EvaluationConfig()
+    deepspeed: dict[str, Any] = {}
+
+    @model_validator(mode="after")
+    def _one_place_for_each(self) -> RunConfig:
+        refused = refused_keys(self.deepspeed)
+        if refused:
+            raise ValueError(f"{'; '.join(refused)}: not in the block deepspeed")
+        return self
