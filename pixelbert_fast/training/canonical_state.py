@@ -1,8 +1,8 @@
 """The saved state of weights and optimiser by parameter, the same whatever engine held it in how many pieces.
 
 `{"model": {name: tensor}, "optimizer": {parameter: {"step", "first", "second"}}}`, every tensor whole and in
-the parameter's own shape. Under ZeRO an optimiser holds flat tensors of many parameters, of which each process
-has a part; what lies where is said by `Piece`.
+the parameter's own shape. Under ZeRO an optimiser holds flat tensors of many parameters, and each process
+a part of them; what lies where is said by `Piece`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Dynamic loss scaling for fp16: lifts gradients that are too small for it; too large ones lower the scale."""
+"""Dynamic loss scaling for fp16: lifts gradients too small for it, and gives way where they are too large."""
 
 from __future__ import annotations
 
