@@ -3,63 +3,37 @@
 from __future__ import annotations
 
 import json
-import os
+import signal
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 import torch
 
+from pixelbert_fast.training import run as runs
 from pixelbert_fast.training.checkpoint import StateFolder
 from pixelbert_fast.training.ranks import Ranks
+from pixelbert_fast.training.recipes import load_config
 from tests.deepspeed_ranks import LAST, SAVED, SUMMED, advance, plain_engine, same_state, weights_of
 from tests.engine_cases import relative
+from tests.test_engine import environment, left_in_shared_memory, shared_memory
+from tests.training_task import ToyTask
 
 ROOT = Path(__file__).resolve().parents[1]
-SHARED_MEMORY = Path("/dev/shm")
 
 
-def environment(**more) -> dict[str, str]:
-    launcher = (
-        "RANK",
-        "LOCAL_RANK",
-        "WORLD_SIZE",
-        "LOCAL_SIZE",
-        "MASTER_ADDR",
-        "MASTER_PORT",
-        "DS_ACCELERATOR",
-    )
-    kept = {name: value for name, value in os.environ.items() if name not in launcher}
-    return {**kept, "OMP_NUM_THREADS": "1", **{name: str(value) for name, value in more.items()}}
-
-
-def shared_memory() -> set[str]:
-    return set(os.listdir(SHARED_MEMORY)) if SHARED_MEMORY.is_dir() else set()
-
-
-def left_in_shared_memory(before: set[str]) -> set[str]:
-    """What is there since `before`; other programs' buffers get a while to go."""
-    for _ in range(20):
-        left = shared_memory() - before
-        if not left:
-            break
-        time.sleep(0.2)
-    return left
-
-
-def launched(world: int, folder: Path) -> list[dict]:
-    """The records that `deepspeed_ranks.py` prints in all of its processes."""
+def launched(world: int, script: str, *arguments: str, **variables) -> list[tuple[int, str, str]]:
+    """A script of this folder in several processes, as launchers start them: each one's status and output."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     common = {"WORLD_SIZE": world, "LOCAL_SIZE": world, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     processes = [
         subprocess.Popen(
-            [sys.executable, str(ROOT / "tests" / "deepspeed_ranks.py"), str(folder)],
-            env=environment(RANK=rank, LOCAL_RANK=rank, PYTHONPATH=ROOT, **common),
+            [sys.executable, str(ROOT / "tests" / script), *arguments],
+            env=environment(RANK=rank, LOCAL_RANK=rank, PYTHONPATH=ROOT, **common, **variables),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -67,9 +41,15 @@ def launched(world: int, folder: Path) -> list[dict]:
         for rank in range(world)
     ]
     outputs = [process.communicate(timeout=300) for process in processes]
-    for process, (_, errors) in zip(processes, outputs, strict=True):
-        assert process.returncode == 0, errors[-2000:]
-    return [json.loads(line) for out, _ in outputs for line in out.splitlines() if line.startswith("{")]
+    return [(process.returncode, *output) for process, output in zip(processes, outputs, strict=True)]
+
+
+def checked(world: int, folder: Path) -> list[dict]:
+    """The records that `deepspeed_ranks.py` prints in all of its processes."""
+    done = launched(world, "deepspeed_ranks.py", str(folder))
+    for status, _, errors in done:
+        assert status == 0, errors[-2000:]
+    return [json.loads(line) for _, out, _ in done for line in out.splitlines() if line.startswith("{")]
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +60,7 @@ def found(tmp_path_factory):
     engine = plain_engine(accumulation=SUMMED)
     advance(engine, range(SAVED))
     StateFolder(folder / "plain", Ranks()).write(SAVED, {}, engine.shared_state(), engine.own_state())
-    records = {world: launched(world, folder) for world in (2, 1)}
+    records = {world: checked(world, folder) for world in (2, 1)}
     return records, folder, left_in_shared_memory(before)
 
 
@@ -156,6 +136,51 @@ def test_a_gradient_that_is_not_finite_changes_nothing_and_is_counted(found):
 
 def test_nothing_stays_in_shared_memory(found):
     assert not found[2]
+
+
+RECIPE = """
+training: {steps: 12, images_per_batch: 4, log_every: 2, prefetch: 0, checkpoint_every_minutes: 1e-9}
+evaluation: {splits: [val], every_epochs: 1}
+"""
+
+
+def test_a_run_with_zero_3_evaluates_and_goes_on_in_one_plain_process(tmp_path, monkeypatch):
+    """Killed in the second epoch, after an evaluation by the first process alone."""
+    recipe, out = tmp_path / "toy.yaml", tmp_path / "run"
+    recipe.write_text(RECIPE)
+    arguments = ["--config", str(recipe), f"output={out}", "training.zero_stage=3"]
+    done = launched(2, "training_task.py", *arguments, TOY_DEED="kill", TOY_CALL="9")
+    assert {status for status, _, _ in done} == {-signal.SIGKILL}, done
+    log = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+    assert any(record["kind"] == "evaluation" for record in log), log
+
+    config = load_config(str(recipe), [f"output={out}", "training.zero_stage=0"])
+    tasks = []
+
+    def make(config):
+        tasks.append(ToyTask(config))
+        return tasks[-1]
+
+    monkeypatch.setattr(runs, "_make_task", make)
+    result = runs.run(config, Ranks(), "plain")
+    assert result.metrics["steps"] == 12 and result.metrics["processes"] == 1
+    saved = torch.load(out / "checkpoint" / "model.pt", weights_only=True)
+    assert all(torch.equal(value, saved[name]) for name, value in tasks[0].model.state_dict().items())
+
+
+@pytest.mark.slow
+def test_a_run_with_zero_3_saves_whole_weights(tmp_path):
+    recipe = tmp_path / "toy.yaml"
+    recipe.write_text(RECIPE)
+    weights = {}
+    for stage in (0, 3):
+        out = tmp_path / str(stage)
+        done = launched(
+            2, "training_task.py", "--config", str(recipe), f"output={out}", f"training.zero_stage={stage}"
+        )
+        assert [status for status, _, _ in done] == [0, 0], done[0][2][-2000:]
+        weights[stage] = torch.load(out / "checkpoint" / "model.pt", weights_only=True)
+    assert relative(weights[3], weights[0]) < 1e-5
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="beside a GPU the op is never loaded")

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import os
+import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -16,7 +19,36 @@ from pixelbert_fast.training.optimizer import TwoAlgorithmOptimizer
 from pixelbert_fast.training.plain_engine import PlainEngine
 from pixelbert_fast.training.ranks import Ranks, threads_per_process
 
+SHARED_MEMORY = Path("/dev/shm")
 CPU = torch.device("cpu")
+
+
+def environment(**more) -> dict[str, str]:
+    launcher = (
+        "RANK",
+        "LOCAL_RANK",
+        "WORLD_SIZE",
+        "LOCAL_SIZE",
+        "MASTER_ADDR",
+        "MASTER_PORT",
+        "DS_ACCELERATOR",
+    )
+    kept = {name: value for name, value in os.environ.items() if name not in launcher}
+    return {**kept, "OMP_NUM_THREADS": "1", **{name: str(value) for name, value in more.items()}}
+
+
+def shared_memory() -> set[str]:
+    return set(os.listdir(SHARED_MEMORY)) if SHARED_MEMORY.is_dir() else set()
+
+
+def left_in_shared_memory(before: set[str]) -> set[str]:
+    """What is there since `before`; other programs' buffers get a while to go."""
+    for _ in range(20):
+        left = shared_memory() - before
+        if not left:
+            break
+        time.sleep(0.2)
+    return left
 
 
 def linear():
@@ -110,7 +142,7 @@ def test_fp16_skips_what_overflows_and_scales_as_torch_does():
     ours, theirs = plain(linear(), precision="fp16"), linear()
     ours._scale = LossScale(interval=3)
     scaler = torch.amp.GradScaler("cpu", init_scale=2.0**16, growth_interval=3)
-    sgd = torch.optim.SGD(theirs.parameters(), lr=0.1)
+    sgd = torch.optim.SGD(theirs.parameters(), lr=0.1, momentum=0.9)
     scales = []
     for number, factor in enumerate(factors):
         x = torch.randn(6, 4, generator=torch.Generator().manual_seed(number))
