@@ -338,5 +338,5 @@ class RunConfig(Section):
     def _one_place_for_each(self) -> RunConfig:
         refused = refused_keys(self.deepspeed)
         if refused:
-            raise ValueError(f"{'; '.join(refused)}: not in the block deepspeed")
+            raise ValueError(f"take out of the block deepspeed: {'; '.join(refused)}")
         return self

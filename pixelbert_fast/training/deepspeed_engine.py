@@ -133,6 +133,8 @@ class DeepSpeedEngine:
         elements = sum(weight.numel() for _, weight in trained(model))
         # It warns of every optimiser it does not know; this one is tested.
         deepspeed.utils.logger.setLevel("ERROR")
+        # A global of DeepSpeed's: an engine of another precision before this one would decide for it.
+        deepspeed.runtime.torch_autocast.TORCH_AUTOCAST_INITIALIZED = False
         layouts = row_major(model)
         try:
             engine, *_ = deepspeed.initialize(
