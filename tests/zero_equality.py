@@ -25,8 +25,8 @@ REPORT = ROOT / "docs" / "results" / "training-zero.md"
 STEPS = 20
 STAGES = (0, 1, 2, 3)
 WORLDS = (1, 2)
-# (precision, norm, offload). fp32 has one bound; half precision what it makes by itself: how far the plain run
-# in it is from the plain run in fp32.
+# (precision, norm, offload). fp32 has one bound; half precision what it makes by itself: how far the plain
+# run in it is from the plain run in fp32.
 CASES = [
     ("bf16", "frozen", False),
     ("fp16", "frozen", False),
@@ -39,18 +39,19 @@ BOUND = 1e-5
 
 TEXT = """# ZeRO against plain PyTorch
 
-`make zero-equality`: {steps} updates of a small FastPixelBERT for pre-training (SGD and AdamW, clipping at 1; one
-update in five has no masked word), on the same batches. The plain run is one process that adds up what the
-processes of the other run read. Shown is the largest difference over all updates (losses), of all numbers of
-the final weights and of batch norm's running statistics (those of the first process), each relative to the
-largest number in its tensor or to 0.01. Left out are the keys' biases, whose gradient is rounding alone. The
-bound of bf16 and fp16 is how far the plain run in that precision ends from the plain run in fp32.
+`make zero-equality`: {steps} updates of a small FastPixelBERT for pre-training (SGD and AdamW, clipping
+at 1; one update in five has no masked word), on the same batches. The plain run is one process that adds
+up what the processes of the other run read. Shown is the largest difference over all updates (losses),
+of all numbers of the final weights and of batch norm's running statistics (those of the first process),
+each relative to the largest number in its tensor or to 0.01. Left out are the keys' biases, whose
+gradient is rounding alone. The bound of bf16 and fp16 is how far the plain run in that precision ends
+from the plain run in fp32.
 
-Trained batch norm: every process normalises by its own batch, and so does the plain run batch by batch; losses
-and weights are the same. Running statistics, which only evaluation reads, are not: a process moves them by the
-batches that it has seen, the plain run by all. So each process keeps its own, the first one's are evaluated and
-saved, and a run that goes on in another number of processes gives them to all. `norm="sync"` takes one batch
-over all processes, on GPUs.
+Trained batch norm: every process normalises by its own batch, and so does the plain run batch by batch;
+losses and weights are the same. Running statistics, which only evaluation reads, are not: a process
+moves them by the batches that it has seen, the plain run by all. So each process keeps its own, the
+first one's are evaluated and saved, and a run that goes on in another number of processes gives them to
+all. `norm="sync"` takes one batch over all processes, on GPUs.
 
 2 cores of an Intel Xeon with AVX-512, gloo, torch {torch}, DeepSpeed {deepspeed}, 2026-11-23.
 """
