@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from pixelbert_fast.errors import UserError
 from pixelbert_fast.training import deepspeed_engine
 from pixelbert_fast.training.checkpoint import StateFolder
 from pixelbert_fast.training.deepspeed_config import DeepSpeedOptions
@@ -243,6 +244,13 @@ def check_not_finite(ranks: Ranks, stage: int) -> None:
     engine.close()
 
 
+def check_block(ranks: Ranks) -> None:
+    try:
+        engine_of(ranks, 2, extra={"zero_optimization": {"allgather_buckets": 1}})
+    except UserError as error:
+        say(ranks, "block", told=str(error))
+
+
 def main() -> None:
     torch.set_num_threads(1)
     folder = Path(sys.argv[1])
@@ -254,6 +262,7 @@ def main() -> None:
         # First, so that what DeepSpeed remembers of a precision would be seen in all that follows.
         for stage in STAGES:
             check_fp16(ranks, stage)
+        check_block(ranks)
     for stage in STAGES:
         check_stage(ranks, folder, stage, expected)
     # From plain PyTorch, from other stages, and in the second launch from two processes to one.

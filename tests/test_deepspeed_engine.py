@@ -134,6 +134,12 @@ def test_a_gradient_that_is_not_finite_changes_nothing_and_is_counted(found):
         assert record["same"] and record["skipped"] == 1, record
 
 
+def test_what_deepspeed_does_not_know_in_its_block_is_told_in_one_line(found):
+    (record,) = of(found, "block")
+    assert record["told"].startswith("DeepSpeed refuses the block deepspeed: ")
+    assert "allgather_buckets" in record["told"] and len(record["told"].splitlines()) == 1
+
+
 def test_nothing_stays_in_shared_memory(found):
     assert not found[2]
 

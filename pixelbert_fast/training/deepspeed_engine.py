@@ -146,9 +146,8 @@ class DeepSpeedEngine:
         except (ValueError, AssertionError, TypeError) as error:
             if not options.extra:
                 raise
-            raise UserError(
-                f"DeepSpeed refuses the configuration with its block deepspeed: {error}"
-            ) from None
+            lines = [line.strip() for line in str(error).splitlines() if "further information" not in line]
+            raise UserError(f"DeepSpeed refuses the block deepspeed: {', '.join(lines)}") from None
         if self._stage == 0:
             for weight, strides in layouts:
                 weight.data = torch.empty_strided(
