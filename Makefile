@@ -9,7 +9,7 @@ BIN := .venv/bin
 TESTS ?= tests
 PYTEST_FLAGS ?=
 
-.PHONY: setup demo test lint format kernels-static cuda-static gpu-report asan fuzz-ops clean
+.PHONY: setup demo test lint format kernels-static cuda-static gpu-report asan fuzz-ops zero-equality bench-engine clean
 
 setup:
 	@if [ -z "$(PYTHON)" ]; then echo "No Python >= 3.11 found; name one: make setup PYTHON=/path/to/python" >&2; exit 2; fi
@@ -46,6 +46,14 @@ gpu-report:
 # 100,000 random calls of the ops, to docs/results/fuzz-ops.md; Ctrl-C, and the same command goes on.
 fuzz-ops: setup
 	@$(BIN)/python tests/fuzz_ops.py --report
+
+# Every ZeRO stage in one and two processes against plain PyTorch, to docs/results/training-zero.md.
+zero-equality: setup
+	@$(BIN)/python tests/zero_equality.py
+
+# What DeepSpeed costs beside the plain loop in one process, to docs/results/training-engine.md.
+bench-engine: setup
+	@$(BIN)/python benchmarks/bench_engine.py
 
 # The tests of the C++ kernels with a library built to report bad reads, writes and arithmetic.
 asan: setup

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from pixelbert_fast.training.data_config import DataConfig, TokenizerConfig
+from pixelbert_fast.training.deepspeed_config import Precision, refused_keys
 from pixelbert_fast.training.section import BelowOne, Count, NotNegative, Section, Share
 
 
@@ -158,9 +159,17 @@ class TrainingConfig(Section):
             backward passes as that takes on however many processes there are (an image's texts are
             `data.captions_per_image` pairs). An error where it does not come out even. None: `accumulation`
             says how many passes, and the global batch grows with the processes.
-        precision: bf16 computes under autocast; the weights stay fp32.
+        precision: bf16 and fp16 compute under autocast, fp16 with dynamic loss scaling; weights stay fp32.
         engine: auto is DeepSpeed when its launcher started this process, else plain PyTorch.
-        zero_stage: what DeepSpeed divides among processes: 0 nothing, 1 optimiser state, 2 gradients as well.
+        zero_stage: what DeepSpeed divides among processes: 0 nothing, 1 optimiser state, 2 gradients as well,
+            3 weights as well.
+        offload_optimizer: under DeepSpeed with zero_stage 1 to 3, keep the optimiser's state in the host's
+            memory and make its steps there.
+        overlap_comm: under DeepSpeed, average gradients while the backward goes on; None: its own choice, in
+            version 0.19 with zero_stage 3 alone.
+        reduce_bucket_size: gradients (numbers, not bytes) that DeepSpeed averages at a time; None: 25
+            million, or all where there are fewer.
+        contiguous_gradients: whether DeepSpeed copies gradients together as they come.
         threads: CPU threads a process; None: OMP_NUM_THREADS, or the machine's cores divided among its
             processes.
         log_every: steps, at least 1, between log records; non-finite losses are looked for then.
@@ -173,9 +182,13 @@ class TrainingConfig(Section):
     steps: Count | None = None
     accumulation: Count = 1
     pairs_per_step: Count | None = None
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Precision = "fp32"
     engine: Literal["auto", "deepspeed", "plain"] = "auto"
-    zero_stage: Literal[0, 1, 2] = 0
+    zero_stage: Literal[0, 1, 2, 3] = 0
+    offload_optimizer: bool = False
+    overlap_comm: bool | None = None
+    reduce_bucket_size: Count | None = None
+    contiguous_gradients: bool = True
     threads: Count | None = None
     log_every: Count = 20
     checkpoint_every_minutes: NotNegative = 10.0
@@ -196,6 +209,12 @@ class TrainingConfig(Section):
                 "training.pairs_per_step decides the accumulation, and training.accumulation ="
                 f" {self.accumulation} is given too; make it 1 or training.pairs_per_step null"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _something_to_offload(self) -> TrainingConfig:
+        if self.offload_optimizer and not self.zero_stage:
+            raise ValueError("training.offload_optimizer=true needs training.zero_stage=1, 2 or 3")
         return self
 
 
@@ -221,6 +240,8 @@ class RunConfig(Section):
         seed: of everything that is drawn: initial weights, order, captions, masks; 0 to 2**31 - 1.
         output: the run's folder; a recipe without one gets `runs/` and its own name.
         data, tokenizer, model, objectives, start, optimizer, schedule, training, evaluation: the sections.
+        deepspeed: laid over the configuration that DeepSpeed gets, for experts; what has its place elsewhere
+            in the tree is refused there.
     """
 
     task: Literal["pretrain", "objects"] = "pretrain"
@@ -235,3 +256,11 @@ class RunConfig(Section):
     schedule: ScheduleConfig = ScheduleConfig()
     training: TrainingConfig
     evaluation: EvaluationConfig = EvaluationConfig()
+    deepspeed: dict[str, Any] = {}
+
+    @model_validator(mode="after")
+    def _one_place_for_each(self) -> RunConfig:
+        refused = refused_keys(self.deepspeed)
+        if refused:
+            raise ValueError(f"take out of the block deepspeed: {'; '.join(refused)}")
+        return self

@@ -216,11 +216,6 @@ def _take_over(
     state: tuple, engine: engines.Engine, schedule: Schedule, config: RunConfig, ranks: Ranks
 ) -> None:
     record, shared, mine = state
-    if mine is None and config.training.zero_stage > 0:
-        raise UserError(
-            f"the state under {config.output} was written by {record['world']} processes and this run has"
-            f" {ranks.world}; with training.zero_stage > 0 start as many as before"
-        )
     try:
         engine.load_state(shared, {} if mine is None else mine["own"])
         schedule.load_state_dict(shared["schedule"])
@@ -245,7 +240,7 @@ def _total_steps(config: RunConfig, position: Position, batches_per_epoch: int, 
 def evaluated(task: Any, engine: engines.Engine, config: RunConfig, ranks: Ranks) -> dict[str, Any]:
     """The task's metrics, measured by the first process while the others wait; no generator is disturbed."""
 
-    def work() -> dict[str, Any]:
+    def work(model: torch.nn.Module) -> dict[str, Any]:
         with undisturbed_random(), bar("evaluation", None, unit="image") as progress:
 
             def reached(done: int, total: int) -> None:
@@ -254,9 +249,10 @@ def evaluated(task: Any, engine: engines.Engine, config: RunConfig, ranks: Ranks
                 progress.total = total
                 progress.update(done - progress.n)
 
-            return task.evaluate(engine.module, progress=reached, limit=config.evaluation.images)
+            return task.evaluate(model, progress=reached, limit=config.evaluation.images)
 
-    return ranks.first_does(work)
+    with engine.gathered() as model:
+        return ranks.first_does(lambda: work(model))
 
 
 def _concluded(
@@ -272,8 +268,8 @@ def _concluded(
     measured = evaluated(task, engine, config, ranks)
     broken = sum(ranks.gather(task.broken))
 
-    def work() -> dict[str, Any]:
-        task.save(engine.module, folder.checkpoint)
+    def work(model: torch.nn.Module) -> dict[str, Any]:
+        task.save(model, folder.checkpoint)
         now = time.perf_counter()
         metrics = {
             "task": task.name,
@@ -296,7 +292,8 @@ def _concluded(
         StateFolder(folder.resume, ranks).remove()
         return metrics
 
-    return ranks.first_does(work)
+    with engine.gathered() as model:
+        return ranks.first_does(lambda: work(model))
 
 
 def _set_threads(config: RunConfig, ranks: Ranks) -> None:
