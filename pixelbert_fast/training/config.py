@@ -213,11 +213,19 @@ class BackboneGroup(GroupConfig):
 
 
 class TransformerGroup(GroupConfig):
-    """The paper's choice for everything that is not the backbone."""
+    """The paper's choice for everything that is not the backbone.
+
+    Attributes:
+        layer_decay: layer-wise decay of the learning rate, for fine-tuning: of N layers, number i from 0 has
+            `lr` times this to the power N - i, the embeddings N + 1; 1: none.
+        head_lr_scale: what `lr` is multiplied by for the heads.
+    """
 
     algorithm: Literal["sgd", "adamw"] = "adamw"
     lr: NotNegative = 1e-4
     weight_decay: NotNegative = 1e-2
+    layer_decay: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
+    head_lr_scale: Annotated[float, Field(gt=0.0)] = 1.0
 
 
 class OptimizerConfig(Section):
