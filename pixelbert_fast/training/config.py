@@ -267,7 +267,11 @@ class TrainingConfig(Section):
         zero_stage: what DeepSpeed divides among processes: 0 nothing, 1 optimiser state, 2 gradients as well.
         threads: CPU threads a process; None: OMP_NUM_THREADS, or the machine's cores divided among its
             processes.
-        log_every: steps between log records; non-finite losses are looked for then.
+        log_every: steps between log records; what was not finite is told then.
+        skip_nonfinite: updates of a run that may be left out because their loss or a gradient was not finite;
+            one more ends the run.
+        peak_tflops: what one device can do at most, for the log's `mfu`; None: by the GPU's name where it is
+            a known one.
         checkpoint_every_minutes: how often the state to resume from is written; 0: only when interrupted.
         prefetch: batches prepared ahead by a thread; 0: none.
     """
@@ -281,6 +285,8 @@ class TrainingConfig(Section):
     zero_stage: Literal[0, 1, 2] = 0
     threads: Count | None = None
     log_every: Count = 20
+    skip_nonfinite: Annotated[int, Field(ge=0)] = 3
+    peak_tflops: Annotated[float, Field(gt=0.0)] | None = None
     checkpoint_every_minutes: NotNegative = 10.0
     prefetch: Annotated[int, Field(ge=0)] = 2
 
@@ -291,6 +297,26 @@ class TrainingConfig(Section):
         if self.epochs is not None and self.steps is not None:
             raise ValueError("either training.epochs or training.steps must be null, and both are given")
         return self
+
+
+class WandbConfig(Section):
+    """A run of Weights & Biases.
+
+    Attributes:
+        project, entity, name: its own; without a name the run's folder gives it.
+        mode: offline writes files for `wandb sync`, which online does as well where it cannot be reached.
+    """
+
+    project: str
+    entity: str | None = None
+    name: str | None = None
+    mode: Literal["online", "offline"] = "online"
+
+
+class LoggingConfig(Section):
+    """Where the log goes beside the run's folder. wandb: None: nowhere."""
+
+    wandb: WandbConfig | None = None
 
 
 class EvaluationConfig(Section):
@@ -316,3 +342,4 @@ class RunConfig(Section):
     schedule: ScheduleConfig = ScheduleConfig()
     training: TrainingConfig
     evaluation: EvaluationConfig = EvaluationConfig()
+    logging: LoggingConfig = LoggingConfig()

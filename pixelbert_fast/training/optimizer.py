@@ -37,7 +37,8 @@ class TwoAlgorithmOptimizer(torch.optim.Optimizer):
     SGD leaves `second` at zero).
 
     Attributes:
-        skipped: updates left out so far, 0-d float32 on the gradients' device.
+        skipped: updates left out so far, 0-d float32 on the gradients' device; an engine that leaves one out
+            by itself adds to it.
         group: the process group over which the gradients' pieces are spread, if they are: all its processes
             leave an update out together, by one small collective a `step`. None: each decides alone.
         clip_norm: bound on the global norm of the gradients of one `step`, applied within the update; only
@@ -101,10 +102,6 @@ class TwoAlgorithmOptimizer(torch.optim.Optimizer):
             label: torch.stack(list(squares.values())).sum().sqrt()
             for label, squares in self._squares.items()
         }
-
-    def leave_out(self) -> None:
-        """Count an update that an engine left out by itself, without a `step`."""
-        self.skipped += 1.0
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take over `state_dict()`'s value; the groups keep their own names."""
