@@ -87,8 +87,8 @@ class TwoAlgorithmOptimizer(torch.optim.Optimizer):
         bad, scale = self._judged(work)
         for group, several in work:
             for pieces in several:
-                # Left out, it does not count.
-                torch._foreach_add_(pieces.steps, 1.0 - bad)
+                # Left out, it does not count. A list, since of a single tensor torch reads the value.
+                torch._foreach_add_(pieces.steps, [1.0 - bad] * len(pieces.steps))
                 fusable = self._fused and update_rules.fusable(pieces.params[0])
                 (update_rules.fused if fusable else update_rules.foreach)(group, pieces, bad, scale)
         return loss
