@@ -168,9 +168,9 @@ class Bar(tqdm):
     def _room(self) -> int:
         if not sys.stderr.isatty():
             return 1000
-        # As wide as it gets: the last step's number, hours left, and four columns of bar.
+        # As wide as it gets: the last step's number, hours left, and two columns of bar.
         rest = f"{self.desc}: {self.total}/{self.total} || 00:00:00 left"
-        return shutil.get_terminal_size().columns - len(rest) - 4
+        return shutil.get_terminal_size().columns - len(rest) - 2
 
 
 def bar(title: str, total: int | None, done: int = 0, *, shown: bool = True, unit: str = "step") -> Bar:
