@@ -6,7 +6,7 @@ Nothing here reads a value from a device other than the CPU.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -136,19 +136,17 @@ def _adamw(group: Mapping[str, Any], pieces: Pieces) -> None:
     torch._foreach_mul_(pieces.second, beta2)
     torch._foreach_addcmul_(pieces.second, pieces.grads, pieces.grads, 1.0 - beta2)
     roots = torch._foreach_sqrt(pieces.second)
-    _divide(roots, pieces, lambda step: (1.0 - beta2**step) ** 0.5)
-    torch._foreach_add_(roots, group["eps"])
-    torch._foreach_div_(roots, -group["lr"])
-    _divide(roots, pieces, lambda step: 1.0 - beta1**step, inverse=True)
-    torch._foreach_addcdiv_(pieces.params, pieces.first, roots)
-
-
-def _divide(roots: list[Tensor], pieces: Pieces, of_step: Callable, *, inverse: bool = False) -> None:
-    """Each root by (or times) a function of its own step; in float64, where 1 - 0.999 keeps its digits."""
     if pieces.steps[0].device.type == "cpu":
-        found: list[Any] = [of_step(float(step)) for step in pieces.steps]
-    else:
-        found = [
-            of_step(step.double()).to(root.dtype) for step, root in zip(pieces.steps, roots, strict=True)
-        ]
-    (torch._foreach_mul_ if inverse else torch._foreach_div_)(roots, found)
+        steps = [float(step) for step in pieces.steps]
+        torch._foreach_div_(roots, [(1.0 - beta2**step) ** 0.5 for step in steps])
+        torch._foreach_add_(roots, group["eps"])
+        rates = [-group["lr"] / (1.0 - beta1**step) for step in steps]
+        torch._foreach_addcdiv_(pieces.params, pieces.first, roots, rates)
+        return
+    # In float64, where 1 - 0.999 keeps its digits, and on the device, which is not waited for.
+    steps = [step.double() for step in pieces.steps]
+    dtype = roots[0].dtype
+    torch._foreach_div_(roots, [(1.0 - beta2**step).sqrt().to(dtype) for step in steps])
+    torch._foreach_add_(roots, group["eps"])
+    torch._foreach_mul_(roots, [((beta1**step - 1.0) / group["lr"]).to(dtype) for step in steps])
+    torch._foreach_addcdiv_(pieces.params, pieces.first, roots)
