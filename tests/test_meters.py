@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import nn
 
-from pixelbert_fast.training import meters
+from pixelbert_fast.training import meters, peaks
 from pixelbert_fast.training import run as runs
 from pixelbert_fast.training.config import RunConfig
 from pixelbert_fast.training.loop import Position
@@ -80,12 +81,12 @@ def test_an_interval_tells_its_rates_waits_and_steps_and_leaves_out_what_was_no_
     ],
 )
 def test_the_peak_of_a_gpu_is_known_by_its_name(name, precision, tf32, peak):
-    assert meters._known_peak(name, precision, tf32) == peak
+    assert peaks.known_peak(name, precision, tf32) == peak
 
 
 def test_a_cpu_has_no_peak_unless_it_is_given():
-    assert meters.peak_tflops(CPU, "bf16") is None
-    assert meters.peak_tflops(CPU, "bf16", given=1.5) == 1.5
+    assert peaks.peak_tflops(CPU, "bf16") is None
+    assert peaks.peak_tflops(CPU, "bf16", given=1.5) == 1.5
 
 
 def test_norms_are_those_before_clipping_by_label():
@@ -102,7 +103,7 @@ def test_norms_are_those_before_clipping_by_label():
         engine.backward(100.0 * model(torch.ones(2, 4)).sum())
         wanted = [torch.cat([p.grad.flatten() for p in part.parameters()]).norm() for part in model]
         engine.step()
-        return meters.gradient_norms(engine), [float(one) for one in wanted]
+        return meters.gradient_norms(engine, Ranks()), [float(one) for one in wanted]
 
     (clipped_whole, clipped), wanted = norms(0.1)
     (whole, free), _ = norms(None)
@@ -110,6 +111,27 @@ def test_norms_are_those_before_clipping_by_label():
     assert [free["low"], free["high"]] == pytest.approx(wanted, rel=1e-5)
     assert clipped_whole == pytest.approx(math.hypot(*wanted), rel=1e-5)
     assert whole == pytest.approx(clipped_whole, rel=1e-5)
+
+
+@pytest.mark.parametrize("spread", [True, False])
+def test_norms_are_the_same_whether_processes_hold_pieces_or_all(spread):
+    """Two processes are stood for by what the other one adds to the mean."""
+    whole = {"low": 3.0, "high": 4.0}
+    mine = {"low": 1.0, "high": 4.0} if spread else whole
+    others = {"low": 8.0**0.5, "high": 0.0} if spread else whole
+
+    class Two(Ranks):
+        def mean(self, values):
+            return [(a + others[name] ** 2) / 2 for a, name in zip(values, whole, strict=True)]
+
+    optimizer = TwoAlgorithmOptimizer(
+        [{"params": [torch.ones(1, requires_grad=True)], "name": name} for name in whole]
+    )
+    optimizer.gradient_norms = lambda: {name: torch.tensor(norm) for name, norm in mine.items()}
+    engine = SimpleNamespace(optimizer=optimizer, gradient_norm=lambda: 5.0)
+    found, norms = meters.gradient_norms(engine, Two())
+    assert found == 5.0
+    assert norms == pytest.approx(whole)
 
 
 def test_memory_is_this_process_own():

@@ -17,8 +17,9 @@ from pixelbert_fast.training.checkpoint import StateFolder
 from pixelbert_fast.training.engine import Engine
 from pixelbert_fast.training.logs import RunLog, bar
 from pixelbert_fast.training.meters import Clock as _Clock
-from pixelbert_fast.training.meters import gradient_norms, memory, peak_tflops, status
+from pixelbert_fast.training.meters import gradient_norms, memory, status
 from pixelbert_fast.training.nonfinite import NonFinite
+from pixelbert_fast.training.peaks import peak_tflops
 from pixelbert_fast.training.ranks import Ranks
 from pixelbert_fast.training.schedule import Schedule
 from pixelbert_fast.training.signals import StopSignals
@@ -190,14 +191,14 @@ class TrainingLoop:
         means = self._checked_means(position)
         clock.tick()
         figures = self._over_processes(clock.interval(position))
-        whole, norms = gradient_norms(self._engine)
+        whole, norms = gradient_norms(self._engine, self._ranks)
         optimizer = self._engine.optimizer
         values = {
             "epoch": position.epoch + self._share_of_epoch(position),
             **means,
             "gradient_norm": whole,
             "gradient_norms": norms,
-            "lr": {group.get("label", group["name"]): group["lr"] for group in optimizer.param_groups},
+            "lr": {group["label"]: group["lr"] for group in optimizer.param_groups},
             **figures,
             # An image that several processes met counts for each of them.
             "broken_images": sum(self._ranks.gather(self._task.broken)),

@@ -37,7 +37,7 @@ class TwoAlgorithmOptimizer(torch.optim.Optimizer):
     SGD leaves `second` at zero).
 
     Attributes:
-        skipped: updates left out so far, 0-d float32 on the gradients' device; an engine that leaves one out
+        skipped: updates left out so far, 0-d int64 on the gradients' device; an engine that leaves one out
             by itself adds to it.
         group: the process group over which the gradients' pieces are spread, if they are: all its processes
             leave an update out together, by one small collective a `step`. None: each decides alone.
@@ -66,7 +66,7 @@ class TwoAlgorithmOptimizer(torch.optim.Optimizer):
                 )
             group.setdefault("name", f"group_{number}")
             group.setdefault("label", group["name"])
-        self.skipped = torch.zeros(())
+        self.skipped = torch.zeros((), dtype=torch.int64)
         self.group: Any = None
         self.clip_norm: float | None = None
         self.norm: Tensor | None = None
@@ -130,8 +130,9 @@ class TwoAlgorithmOptimizer(torch.optim.Optimizer):
             if group["params"]:
                 self._squares.setdefault(group["label"], {})[id(group["params"][0])] = square
         whole = squares.sum()
-        bad = (~torch.isfinite(whole)).float()
-        self.skipped += bad
+        wrong = ~torch.isfinite(whole)
+        bad = wrong.float()
+        self.skipped += wrong
         self.norm = whole.sqrt()
         if self.clip_norm is None:
             return bad, None
