@@ -101,7 +101,7 @@ def test_a_few_steps_lower_the_loss_and_the_seed_decides_them(built):
                 loss.backward()
                 optimizer.step()
                 losses.append(loss.item())
-        assert scalars.keys() == {"mlm_loss", "itm_loss", "itm_accuracy"}
+        assert scalars.keys() == {"mlm_loss", "itm_loss", "mlm_accuracy", "itm_accuracy"}
         assert not any(value.requires_grad for value in scalars.values())
         torch.testing.assert_close(loss.detach(), scalars["mlm_loss"] + scalars["itm_loss"])
         return losses

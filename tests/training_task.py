@@ -52,7 +52,8 @@ class ToyTask:
             pixels = (
                 torch.randn(self.images, 3, 6, 6, generator=generator) * 0.3 + labels[:, None, None, None]
             )
-            yield {"pixels": pixels, "labels": labels, "keys": (epoch, number)}
+            rows = torch.arange(self.images) + 100 * number
+            yield {"pixels": pixels, "labels": labels, "keys": (epoch, number), "rows": rows}
 
     def loss(self, model, batch):
         self.calls += 1
@@ -62,6 +63,12 @@ class ToyTask:
         if self.on_loss is not None:
             self.on_loss(self.calls)
         return loss, {"part": loss.detach() * 0.5}
+
+    def keys(self, rows):
+        return [f"toy-{row}" for row in rows]
+
+    def flops(self, batch):
+        return 1000 * len(batch["labels"])
 
     def size(self, batch):
         return {"pairs": len(batch["labels"]), "images": len(batch["labels"])}

@@ -106,11 +106,19 @@ class BackboneGroup(GroupConfig):
 
 
 class TransformerGroup(GroupConfig):
-    """The paper's choice for everything that is not the backbone."""
+    """The paper's choice for everything that is not the backbone.
+
+    Attributes:
+        layer_decay: layer-wise decay of the learning rate, for fine-tuning: of N layers, number i from 0 has
+            `lr` times this to the power N - i, the embeddings N + 1; 1: none.
+        head_lr_scale: what `lr` is multiplied by for the heads.
+    """
 
     algorithm: Literal["sgd", "adamw"] = "adamw"
     lr: NotNegative = 1e-4
     weight_decay: NotNegative = 1e-2
+    layer_decay: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
+    head_lr_scale: Annotated[float, Field(gt=0.0)] = 1.0
 
 
 class OptimizerConfig(Section):
@@ -172,7 +180,11 @@ class TrainingConfig(Section):
         contiguous_gradients: whether DeepSpeed copies gradients together as they come.
         threads: CPU threads a process; None: OMP_NUM_THREADS, or the machine's cores divided among its
             processes.
-        log_every: steps, at least 1, between log records; non-finite losses are looked for then.
+        log_every: steps, at least 1, between log records; what was not finite is told then.
+        skip_nonfinite: updates of a run that may be left out because their loss or a gradient was not finite;
+            one more ends the run.
+        peak_tflops: what one device can do at most, for the log's `mfu`; None: by the GPU's name where it is
+            a known one.
         checkpoint_every_minutes: how often the state to resume from is written; 0: only when interrupted.
         prefetch: batches prepared ahead by a thread; 0: none.
     """
@@ -191,6 +203,8 @@ class TrainingConfig(Section):
     contiguous_gradients: bool = True
     threads: Count | None = None
     log_every: Count = 20
+    skip_nonfinite: Annotated[int, Field(ge=0)] = 3
+    peak_tflops: Annotated[float, Field(gt=0.0)] | None = None
     checkpoint_every_minutes: NotNegative = 10.0
     prefetch: Annotated[int, Field(ge=0)] = 2
 
@@ -218,6 +232,26 @@ class TrainingConfig(Section):
         return self
 
 
+class WandbConfig(Section):
+    """A run of Weights & Biases.
+
+    Attributes:
+        project, entity, name: its own; without a name the run's folder gives it.
+        mode: offline writes files for `wandb sync`, which online does as well where it cannot be reached.
+    """
+
+    project: str
+    entity: str | None = None
+    name: str | None = None
+    mode: Literal["online", "offline"] = "online"
+
+
+class LoggingConfig(Section):
+    """Where the log goes beside the run's folder. wandb: None: nowhere."""
+
+    wandb: WandbConfig | None = None
+
+
 class EvaluationConfig(Section):
     """What is measured at the end, and on the way.
 
@@ -239,7 +273,8 @@ class RunConfig(Section):
         task: pretrain, or objects (names single objects, which teaches a backbone).
         seed: of everything that is drawn: initial weights, order, captions, masks; 0 to 2**31 - 1.
         output: the run's folder; a recipe without one gets `runs/` and its own name.
-        data, tokenizer, model, objectives, start, optimizer, schedule, training, evaluation: the sections.
+        data, tokenizer, model, objectives, start, optimizer, schedule, training, evaluation, logging: the
+            sections.
         deepspeed: laid over the configuration that DeepSpeed gets, for experts; what has its place elsewhere
             in the tree is refused there.
     """
@@ -256,6 +291,7 @@ class RunConfig(Section):
     schedule: ScheduleConfig = ScheduleConfig()
     training: TrainingConfig
     evaluation: EvaluationConfig = EvaluationConfig()
+    logging: LoggingConfig = LoggingConfig()
     deepspeed: dict[str, Any] = {}
 
     @model_validator(mode="after")

@@ -25,7 +25,7 @@ from pixelbert_fast.training.checkpoint import (
 )
 from pixelbert_fast.training.config import RunConfig
 from pixelbert_fast.training.folder import RunFolder
-from pixelbert_fast.training.logs import RunLog, bar
+from pixelbert_fast.training.logs import RunLog, bar, check_wandb
 from pixelbert_fast.training.loop import Position, TrainingLoop
 from pixelbert_fast.training.optimizer import TwoAlgorithmOptimizer, parameter_groups
 from pixelbert_fast.training.ranks import Ranks, threads_per_process
@@ -64,6 +64,7 @@ def run(config: RunConfig, ranks: Ranks, engine_name: str, *, resume: Resume = "
     found = ranks.first_does(lambda: folder.claim(described, resume))
     if found == "finished":
         return Result(ranks.first_does(folder.metrics), folder, before=True)
+    check_wandb(config.logging.wandb)
     _set_threads(config, ranks)
     prepare_data(config, ranks)
     start_seconds = 0.0
@@ -180,7 +181,13 @@ def _trained(
         _take_over(state, engine, schedule, config, ranks)
         if ranks.first:
             print(f"going on after step {position.step} of {total}", flush=True)
-    log = RunLog(folder.path, writes=ranks.first, resumed_step=position.step)
+    log = RunLog(
+        folder.path,
+        writes=ranks.first,
+        resumed_step=position.step,
+        wandb=config.logging.wandb,
+        described=described,
+    )
 
     def evaluate(at: Position) -> None:
         log.write("evaluation", at.step, {"metrics": evaluated(task, engine, config, ranks)})
@@ -279,6 +286,7 @@ def _concluded(
             "steps": position.step,
             "pairs": position.pairs,
             "broken_images": broken,  # met in this sitting
+            "skipped_updates": position.skipped,
             "training_seconds": round(position.seconds, 3),
             "start_seconds": round(start_seconds, 3),
             # The training of earlier sittings is in it, their preparations are not.
