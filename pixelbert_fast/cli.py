@@ -161,6 +161,21 @@ def train(context: typer.Context) -> None:
     raise typer.Exit(train_main(context.args) or 0)
 
 
+@app.command("export")
+def export_checkpoint(
+    checkpoint: Annotated[
+        Path, typer.Argument(metavar="CKPT", help="A run's folder, a state in it (resume/step-N), or best/.")
+    ],
+    out: Annotated[Path, typer.Option(help="The directory to write; an earlier export is replaced.")],
+) -> None:
+    """Write a run's weights, finished or not, as a directory that `from_pretrained` reads."""
+    from .training.export import export
+
+    exported = export(checkpoint, out)
+    after = "" if exported.step is None else f", after step {exported.step}"
+    typer.echo(f"{out}: from {exported.source}{after}")
+
+
 @app.command("env")
 def show_environment(
     as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
