@@ -121,8 +121,8 @@ def _report(results: list[Outcome | Epoch]) -> None:
         "# Runs killed at random moments and resumed",
         "",
         f"`make kill-test`, {time.strftime('%Y-%m-%d')}, {os.cpu_count()} cores of {_processor()}; Python"
-        f" {made['python']}, torch {made['torch']}, DeepSpeed {made['deepspeed']}. `tests/kill_runs.py` says what"
-        " is done. A `w` marks the kills that came while a state was written.",
+        f" {made['python']}, torch {made['torch']}, DeepSpeed {made['deepspeed']}. `tests/kill_runs.py` says"
+        " what is done. A `w` marks the kills that came while a state was written.",
         "",
         "| run | kills | `w` | final tensors bit-identical | batches with the same samples | time |",
         "|---|---|---|---|---|---|",
