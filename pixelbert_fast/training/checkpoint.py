@@ -150,7 +150,7 @@ class StateFolder:
         failed = False
         try:
             work()
-        except (OSError, RuntimeError) as error:  # torch.save tells of a full disk by a RuntimeError
+        except (OSError, RuntimeError) as error:
             failed, reason = True, _told(error)
         if self._ranks.any(failed):
             raise RunError(f"cannot write the state to resume from under {self._folder}: {reason}")

@@ -36,11 +36,16 @@ class _Hashing:
         self._file = file
         self._hash = hashlib.sha256()
         self._size = 0
+        self.error: OSError | None = None
 
     def write(self, data: Any) -> int:
         self._hash.update(data)
         self._size += len(data)
-        return self._file.write(data)
+        try:
+            return self._file.write(data)
+        except OSError as error:
+            self.error = error
+            raise
 
     def flush(self) -> None:
         self._file.flush()
@@ -54,11 +59,15 @@ def save_tensors(value: Any, path: Path) -> Content:
 
     Raises:
         OSError: it cannot be written, or reads back otherwise than it was written.
-        RuntimeError: torch's way of telling some of the former.
     """
     with open(path, "wb") as file:
         hashing = _Hashing(file)
-        torch.save(value, hashing)
+        try:
+            torch.save(value, hashing)
+        except RuntimeError:
+            if hashing.error is None:
+                raise
+            raise hashing.error from None  # torch's own words for it are of its positions in the file
         _to_disk(file)
         written = hashing.content()
     _compare(path, written)
