@@ -59,13 +59,15 @@ def _runs(folder: Path, kills: int, seed: int, only: Sequence[str]) -> Iterator[
 
     steps = f"steps: {STEPS}"
     if "plain" in only:
-        yield killed_run(
-            "plain, 1 process", lambda out: command(out, steps), folder / "plain", STEPS, kills, seed
-        )
+
+        def alone(out: Path, *more: str) -> Command:
+            return command(out, steps, *more)
+
+        yield killed_run("plain, 1 process", alone, folder / "plain", STEPS, kills, seed)
     if "zero2" in only:
 
-        def pair(out: Path) -> Command:
-            return command(out, steps, "training.zero_stage=2", processes=2)
+        def pair(out: Path, *more: str) -> Command:
+            return command(out, steps, "training.zero_stage=2", *more, processes=2)
 
         yield killed_run("ZeRO 2, 2 processes", pair, folder / "zero2", STEPS, kills, seed + 1)
     if "worlds" in only:

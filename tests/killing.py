@@ -55,7 +55,8 @@ class Outcome:
 class Command:
     """The training command with its arguments, as one process or as several of DeepSpeed's launcher."""
 
-    def __init__(self, script: Path, *arguments: str, processes: int = 1) -> None:
+    def __init__(self, script: Path, *arguments: str, processes: int = 1, **variables: str) -> None:
+        self._variables = variables
         self._line = [sys.executable, str(script), *arguments]
         self._processes = processes
 
@@ -72,7 +73,7 @@ class Command:
             more["DS_ACCELERATOR"] = "cpu"
         with open(log, "a", encoding="utf-8") as out:
             return subprocess.Popen(
-                line, env={**kept, **more}, stdout=out, stderr=subprocess.STDOUT, cwd=ROOT
+                line, env={**kept, **more, **self._variables}, stdout=out, stderr=subprocess.STDOUT, cwd=ROOT
             )
 
     def finish(self, log: Path) -> None:
@@ -166,14 +167,17 @@ def compare(outcome: Outcome, out: Path, straight: Path) -> None:
 
 
 def killed_run(
-    name: str, make: Callable[[Path], Command], folder: Path, steps: int, kills: int, seed: int
+    name: str, make: Callable[..., Command], folder: Path, steps: int, kills: int, seed: int
 ) -> Outcome:
-    """Train once through and once with kills, and compare. make: the command that trains into a folder."""
+    """Train once through, and once with kills at steps below `steps`, and compare.
+
+    make: the command that trains into a folder, with further options.
+    """
     began = time.monotonic()
     outcome = Outcome(name)
     log, straight, out = folder / "log.txt", folder / "straight", folder / "killed"
     folder.mkdir(parents=True)
-    make(straight).finish(log)
+    make(straight, "training.checkpoint_every_minutes=0").finish(log)
     draw = random.Random(seed)
     for step in sorted(draw.sample(range(1, steps - 1), kills)):
         outcome.moments.append(kill_at(make(out), out, log, step, draw))

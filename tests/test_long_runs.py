@@ -169,11 +169,10 @@ def test_the_best_of_no_evaluations_is_a_mistake_told_at_once():
         RunConfig(training={"steps": 1}, evaluation={"best": "accuracy"})
 
 
-class NamedSamples(ToyTask):
+class Nameless(ToyTask):
     def batches(self, *arguments, **options):
         for batch in super().batches(*arguments, **options):
-            epoch, number = batch["keys"]
-            yield {**batch, "sample_keys": torch.tensor([100 * epoch + number])}
+            yield {name: value for name, value in batch.items() if name != "sample_keys"}
 
 
 def test_the_samples_of_each_step_are_those_of_a_run_that_was_not_killed(monkeypatch, tmp_path):
@@ -181,26 +180,13 @@ def test_the_samples_of_each_step_are_those_of_a_run_that_was_not_killed(monkeyp
         "accumulation": 2,
         "log_samples": True,
         "checkpoint_every_minutes": OFTEN,
-        "task": NamedSamples,
     }
     trained(monkeypatch, tmp_path / "straight", **options)
     expected = (tmp_path / "straight" / "samples" / "rank-0.jsonl").read_text()
     lines = [json.loads(line) for line in expected.splitlines()]
     assert [line["step"] for line in lines] == [1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6]
-    assert [line["keys"] for line in lines] == [
-        [0],
-        [1],
-        [2],
-        [3],
-        [4],
-        [5],
-        [100],
-        [101],
-        [102],
-        [103],
-        [104],
-        [105],
-    ]
+    # ToyTask's: 1000 times the epoch, plus 10 times the number of the batch.
+    assert [line["keys"] for line in lines] == [[1000 * (n // 6) + 10 * (n % 6)] for n in range(12)]
 
     class Killed(BaseException):
         pass
@@ -228,8 +214,9 @@ def test_lines_of_processes_that_are_no_more_are_dropped_as_well(tmp_path):
 
 
 def test_a_task_that_names_no_samples_cannot_log_them(monkeypatch, tmp_path):
-    with pytest.raises(UserError, match=r"the task toy does not name its samples; set training\.log_samples=false"):
-        trained(monkeypatch, tmp_path / "run", log_samples=True)
+    said = r"the task toy does not name its samples; set training\.log_samples=false"
+    with pytest.raises(UserError, match=said):
+        trained(monkeypatch, tmp_path / "run", task=Nameless, log_samples=True)
 
 
 def test_a_run_made_before_an_option_was_there_goes_on(monkeypatch, tmp_path):

@@ -52,7 +52,8 @@ class ToyTask:
             pixels = (
                 torch.randn(self.images, 3, 6, 6, generator=generator) * 0.3 + labels[:, None, None, None]
             )
-            yield {"pixels": pixels, "labels": labels, "keys": (epoch, number)}
+            keys = {"keys": (epoch, number), "sample_keys": torch.tensor([1000 * epoch + 10 * number + rank])}
+            yield {"pixels": pixels, "labels": labels, **keys}
 
     def loss(self, model, batch):
         self.calls += 1
@@ -108,6 +109,8 @@ def _main() -> int:
         task = ToyTask(config)
 
         def on_loss(call: int) -> None:
+            if deed == "slow":
+                time.sleep(0.04)
             if call != 4:
                 return
             if deed == "raise":
