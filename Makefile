@@ -9,7 +9,7 @@ BIN := .venv/bin
 TESTS ?= tests
 PYTEST_FLAGS ?=
 
-.PHONY: setup demo test lint format kernels-static cuda-static gpu-report asan fuzz-ops zero-equality bench-engine clean
+.PHONY: setup demo test lint format kernels-static cuda-static gpu-report asan fuzz-ops zero-equality bench-engine kill-test clean
 
 setup:
 	@if [ -z "$(PYTHON)" ]; then echo "No Python >= 3.11 found; name one: make setup PYTHON=/path/to/python" >&2; exit 2; fi
@@ -54,6 +54,10 @@ zero-equality: setup
 # What DeepSpeed costs beside the plain loop in one process, to docs/results/training-engine.md.
 bench-engine: setup
 	@$(BIN)/python benchmarks/bench_engine.py
+
+# Runs killed at random moments and resumed, to docs/results/training-kills.md: 20 minutes.
+kill-test: setup
+	@$(BIN)/python tests/kill_runs.py --report
 
 # The tests of the C++ kernels with a library built to report bad reads, writes and arithmetic.
 asan: setup

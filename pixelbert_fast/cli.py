@@ -201,6 +201,21 @@ def show_recipe(
     typer.echo(as_yaml(load_config(config, overrides or ())), nl=False)
 
 
+@app.command("export")
+def export_checkpoint(
+    checkpoint: Annotated[
+        Path, typer.Argument(metavar="CKPT", help="A run's folder, a state in it (resume/step-N), or best/.")
+    ],
+    out: Annotated[Path, typer.Option(help="The directory to write; an earlier export is replaced.")],
+) -> None:
+    """Write a run's weights, finished or not, as a directory that `from_pretrained` reads."""
+    from .training.export import export
+
+    exported = export(checkpoint, out)
+    after = "" if exported.step is None else f", after step {exported.step}"
+    typer.echo(f"{out}: from {exported.source}{after}")
+
+
 @app.command("env")
 def show_environment(
     as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,

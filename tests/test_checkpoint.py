@@ -55,15 +55,17 @@ def straight(monkeypatch, tmp_path):
     return trained(monkeypatch, configuration(tmp_path / "straight"))[1]
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    ("number", "status"), [(signal.SIGTERM, 0), (signal.SIGUSR1, 0), (signal.SIGINT, 130)]
+)
 @pytest.mark.parametrize("prefetch", [0, 2])
 def test_stopped_after_three_steps_and_resumed_equals_six_straight(
-    monkeypatch, tmp_path, straight, number, prefetch
+    monkeypatch, tmp_path, straight, number, status, prefetch
 ):
     config = configuration(tmp_path / "run", prefetch=prefetch)
     with pytest.raises(Stopped, match="after step 3") as stopped:
         trained(monkeypatch, config, on_loss=at_call(3, lambda: os.kill(os.getpid(), number)))
-    assert stopped.value.status == 128 + number
+    assert stopped.value.status == status
     assert not (tmp_path / "run" / "metrics.json").exists()
     torch.rand(5)  # whatever happens in between
     result, resumed = trained(monkeypatch, config)

@@ -53,7 +53,8 @@ class ToyTask:
                 torch.randn(self.images, 3, 6, 6, generator=generator) * 0.3 + labels[:, None, None, None]
             )
             rows = torch.arange(self.images) + 100 * number
-            yield {"pixels": pixels, "labels": labels, "keys": (epoch, number), "rows": rows}
+            keys = {"keys": (epoch, number), "sample_keys": torch.tensor([1000 * epoch + 10 * number + rank])}
+            yield {"pixels": pixels, "labels": labels, "rows": rows, **keys}
 
     def loss(self, model, batch):
         self.calls += 1
@@ -115,6 +116,8 @@ def _main() -> int:
         task = ToyTask(config)
 
         def on_loss(call: int) -> None:
+            if deed == "slow":
+                time.sleep(0.04)
             if call != int(os.environ.get("TOY_CALL", "4")):
                 return
             if deed == "raise":

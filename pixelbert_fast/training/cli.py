@@ -1,8 +1,10 @@
 """The training command, however it is started: by DeepSpeed's launcher, by python, as `pixelbert train`.
 
-Exit status: 0 done, 1 a failure, 2 a user's mistake, 130 stopped by Ctrl-C, 143 by SIGTERM. DeepSpeed's
-launcher passes on the status of the first process that fails (247: it was killed). At Ctrl-C it ends at once,
-with a traceback of its own, while the processes of the run finish their step and save.
+Exit status: 0 done, or stopped by SIGTERM or SIGUSR1 with its state saved (metrics.json tells the two apart);
+1 a failure, 2 a user's mistake, 130 stopped by Ctrl-C. Before the first step and after the last, SIGTERM ends
+a run at once, by the signal. DeepSpeed's launcher passes on the status of the first process that fails (247:
+it was killed). At Ctrl-C it ends at once, with a traceback of its own, while the processes of the run finish
+their step and save.
 """
 
 from __future__ import annotations

@@ -187,6 +187,9 @@ class TrainingConfig(Section):
             a known one.
         checkpoint_every_minutes: how often the state to resume from is written; 0: only when interrupted.
         prefetch: batches prepared ahead by a thread; 0: none.
+        keep_states: how many of the newest states to resume from are kept.
+        log_samples: write which samples each step was trained on to OUTPUT/samples/, a file a process, with
+            its `sample_keys`; waits for the device at every step.
     """
 
     images_per_batch: Count = 16
@@ -207,6 +210,8 @@ class TrainingConfig(Section):
     peak_tflops: Annotated[float, Field(gt=0.0)] | None = None
     checkpoint_every_minutes: NotNegative = 10.0
     prefetch: Annotated[int, Field(ge=0)] = 2
+    keep_states: Count = 2
+    log_samples: bool = False
 
     @model_validator(mode="after")
     def _one_length(self) -> TrainingConfig:
@@ -259,11 +264,20 @@ class EvaluationConfig(Section):
         splits: of the data set, the headline's first.
         images: of a split, at most; None: all.
         every_epochs: how often on the way; 0: never.
+        best: a figure of the task's headline, say itm_accuracy: the checkpoint with the highest one, of those
+            measured on the way and at the end, is kept as OUTPUT/best/; None: none is.
     """
 
     splits: tuple[str, ...] = ("val", "test")
     images: Count | None = 1000
     every_epochs: Annotated[int, Field(ge=0)] = 0
+    best: str | None = None
+
+    @model_validator(mode="after")
+    def _best_of_several(self) -> EvaluationConfig:
+        if self.best is not None and not self.every_epochs:
+            raise ValueError("evaluation.best chooses among evaluations; set evaluation.every_epochs as well")
+        return self
 
 
 class RunConfig(Section):

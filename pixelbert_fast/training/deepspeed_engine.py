@@ -34,7 +34,7 @@ from pixelbert_fast.training.deepspeed_zero import (
     whole_weights,
 )
 from pixelbert_fast.training.engine import autocast
-from pixelbert_fast.training.loss_scale import LossScale, unscaled_norm
+from pixelbert_fast.training.loss_scale import LossScale, unscale
 from pixelbert_fast.training.optimizer import TwoAlgorithmOptimizer
 from pixelbert_fast.training.ranks import PATIENCE, Ranks, ranks_from_environment
 from pixelbert_fast.training.roll_call import call_the_roll
@@ -162,8 +162,8 @@ class DeepSpeedEngine:
         self._weights = [weight for _, weight in trained(self.module)]
         self._precision = options.precision
         self._ranks = ranks
-        self._clip_norm = options.clip_norm
-        self._norm: Tensor | None = None
+        # DeepSpeed's own forgets the norm at stage 0; above it no process has all gradients.
+        optimizer.clip_norm = options.clip_norm if self._stage == 0 else None
         self._scale = LossScale() if options.precision == "fp16" else None
         if self._scale is not None:
             self._take_over_scaling()
@@ -208,22 +208,19 @@ class DeepSpeedEngine:
             if weight.grad is None:
                 weight.grad = torch.zeros_like(weight)
         if self._scale is not None:
-            self._norm, finite = unscaled_norm(self._weights, self._scale.cur_scale)
+            finite = unscale(self._weights, self._scale.cur_scale)
             self._scale.update_scale(not finite)
             if not finite:
                 self.optimizer.zero_grad(set_to_none=True)
-                return
-        if self._clip_norm is not None:
-            self._norm = nn.utils.clip_grad_norm_(self._weights, self._clip_norm)
 
     def _note_skipped(self) -> None:
         # ZeRO leaves everything as it is where the norm of all gradients is not finite, without a word to the
         # optimiser. With fp16 that is how its scale is found.
-        if self._scale is None and self._engine.optimizer.overflow and hasattr(self.optimizer, "skipped"):
+        if self._scale is None and self._engine.optimizer.overflow:
             self.optimizer.skipped += 1
 
     def gradient_norm(self) -> float:
-        norm = self._norm if self._stage == 0 else self._engine.get_global_grad_norm()
+        norm = self.optimizer.norm if self._stage == 0 else self._engine.get_global_grad_norm()
         return float("nan") if norm is None else float(norm)
 
     @contextlib.contextmanager

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pixelbert_fast.errors import UserError
-from pixelbert_fast.training.checkpoint import write_json
+from pixelbert_fast.training.config import RunConfig
+from pixelbert_fast.training.durable import write_json
 
 # What may differ between two sittings of one run: none of it changes what is computed beyond rounding.
 _FREE = {
@@ -28,23 +29,28 @@ _FREE = {
     ("training", "threads"),
     ("training", "log_every"),
     ("training", "checkpoint_every_minutes"),
+    ("training", "keep_states"),
+    ("training", "log_samples"),
+    ("evaluation", "best"),
     ("training", "prefetch"),
 }
-_OURS = ("run.json", "metrics.json", "log.jsonl", "tensorboard", "checkpoint", "resume")
+_OURS = ("run.json", "metrics.json", "log.jsonl", "samples", "tensorboard", "checkpoint", "best", "resume")
 
 
 class RunFolder:
     """The folder of one run.
 
     `run.json` holds the configuration of the run that is or was made here; `metrics.json` comes last and
-    makes it finished. `checkpoint/` is what `from_pretrained` reads, `resume/` what an unfinished run goes on
-    from.
+    makes it finished. `checkpoint/` and `best/` are what `from_pretrained` reads, `resume/` what an
+    unfinished run goes on from, `samples/` what each process was trained on (`training.log_samples`).
     """
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self.metrics_file = self.path / "metrics.json"
         self.checkpoint = self.path / "checkpoint"
+        self.best = self.path / "best"
+        self.samples = self.path / "samples"
         self.resume = self.path / "resume"
         # Runs that come before this one, by the recipes of the configuration's start.
         self.earlier = {"backbone": self.path / "backbone", "checkpoint": self.path / "start"}
@@ -96,16 +102,32 @@ class RunFolder:
                 f"{self.metrics_file} is damaged ({error}); run again with --resume never"
             ) from None
 
+    def started_from(self, config: RunConfig) -> RunConfig:
+        """`config` with what its start's recipes gave here, as files, in the place of the recipes."""
+        given = {}
+        for part, path in self.earlier.items():
+            if getattr(config.start, f"{part}_recipe"):
+                result = RunFolder(path).checkpoint
+                # The file that the task "objects" saves its backbone in.
+                given[part] = str(result / "backbone.safetensors" if part == "backbone" else result)
+                given[f"{part}_recipe"] = None
+        return config.model_copy(update={"start": config.start.model_copy(update=given)})
+
     def _configuration(self) -> dict[str, Any] | None:
         file = self.path / "run.json"
         if not file.is_file():
             return None
         try:
-            return json.loads(file.read_text(encoding="utf-8"))["config"]
+            found = json.loads(file.read_text(encoding="utf-8"))["config"]
         except (ValueError, KeyError, TypeError):
             raise UserError(
                 f"{file} is damaged; remove the folder {self.path} or choose another output=FOLDER"
             ) from None
+        try:
+            # Options that came after that run was made have the values it was made with: their defaults.
+            return RunConfig.model_validate(found).model_dump(mode="json")
+        except ValueError:
+            return found  # an option or value that is no more; the comparison names it
 
     def _has_trained(self) -> bool:
         # The log is opened when everything that training needs has been built.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -22,7 +23,7 @@ from pixelbert_fast.training.nonfinite import NonFinite
 from pixelbert_fast.training.peaks import peak_tflops
 from pixelbert_fast.training.ranks import Ranks
 from pixelbert_fast.training.schedule import Schedule
-from pixelbert_fast.training.signals import StopSignals
+from pixelbert_fast.training.signals import StopSignals, exit_status
 
 # Above every signal's number.
 _LATE = 256
@@ -60,7 +61,7 @@ class Stopped(Exception):
 
     def __init__(self, number: signal.Signals, step: int) -> None:
         super().__init__(f"stopped after step {step}; the same command goes on from there")
-        self.status = 128 + number
+        self.status = exit_status(number)
 
 
 class TrainingLoop:
@@ -249,22 +250,30 @@ class TrainingLoop:
         late = bool(minutes) and clock.since_save() >= 60.0 * minutes
         # One exchange a step for both questions, so that all processes stop and save after the same step.
         words = self._ranks.gather(int(signals.received or 0) + _LATE * late)
-        number = max(word % _LATE for word in words)
+        # Ctrl-C has the least number, and DeepSpeed's launcher sends SIGTERM after it.
+        number = min((word % _LATE for word in words if word % _LATE), default=0)
         due = any(word >= _LATE for word in words)
         if not (number or due or done):
             return
         if self._losses:
             self._checked_means(position)  # never save what a loss that is not finite has made
         clock.rate(position)
-        self._states.write(
-            position.step,
-            {"position": asdict(position), "config": self._record, "total_steps": self._total_steps},
-            {**self._engine.shared_state(), "schedule": self._schedule.state_dict()},
-            self._engine.own_state(),
-        )
+        record = {"position": asdict(position), "config": self._record, "total_steps": self._total_steps}
+        shared = {**self._engine.shared_state(), "schedule": self._schedule.state_dict()}
+        try:
+            self._states.write(position.step, record, shared, self._engine.own_state())
+        except RunError as error:
+            if number or done:
+                raise
+            self._warn(f"{error}; training goes on and tries again after {minutes:g} minutes", position)
         clock.saved()
         if number and not done:
             raise Stopped(signal.Signals(number), position.step)
+
+    def _warn(self, sentence: str, position: Position) -> None:
+        if self._ranks.first:
+            print(f"\nwarning: step {position.step}: {sentence}", file=sys.stderr, flush=True)
+        self._log.write("warning", position.step, {"message": sentence})
 
 
 def _on_device(batch: dict[str, Any], device: torch.device) -> dict[str, Any]:

@@ -75,11 +75,10 @@ class LossScale:
         self.cur_scale, self._good = float(state["scale"]), int(state["good"])
 
 
-def unscaled_norm(parameters: list[Tensor], scale: float) -> tuple[Tensor, bool]:
-    """Divide the gradients by `scale` in place; returns their global norm, and whether it is finite."""
+def unscale(parameters: list[Tensor], scale: float) -> bool:
+    """Divide the gradients by `scale` in place; returns whether their norm is finite, which waits for it."""
     grads = [weight.grad for weight in parameters if weight.grad is not None]
     if not grads:
-        return torch.zeros(()), True
+        return True
     torch._foreach_mul_(grads, 1.0 / scale)
-    norm = torch.nn.utils.get_total_norm(grads)
-    return norm, bool(torch.isfinite(norm))
+    return bool(torch.isfinite(torch.nn.utils.get_total_norm(grads)))

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from pixelbert_fast.training.canonical_state import load_whole, trained, whole_state
 from pixelbert_fast.training.deepspeed_config import Precision
 from pixelbert_fast.training.engine import autocast
-from pixelbert_fast.training.loss_scale import LossScale, unscaled_norm
+from pixelbert_fast.training.loss_scale import LossScale, unscale
 from pixelbert_fast.training.optimizer import TwoAlgorithmOptimizer
 
 
@@ -42,11 +42,10 @@ class PlainEngine:
         self.device = device
         self._weights = [weight for _, weight in trained(model)]
         self._accumulation = accumulation
-        self._clip_norm = clip_norm
+        optimizer.clip_norm = clip_norm
         self._precision = precision
         self._scale = LossScale() if precision == "fp16" else None
         self._pending = 0
-        self._norm: Tensor | None = None
 
     def autocast(self) -> AbstractContextManager[Any]:
         return autocast(self.device, self._precision)
@@ -65,25 +64,22 @@ class PlainEngine:
         for weight in self._weights:
             if weight.grad is None:
                 weight.grad = torch.zeros_like(weight)
-        if self._clipped():
+        if self._unscaled():
             self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         return True
 
-    def _clipped(self) -> bool:
-        """Bound the gradients; False: fp16 has overflowed and there is no update."""
-        if self._scale is not None:
-            self._norm, finite = unscaled_norm(self._weights, self._scale.cur_scale)
-            self._scale.update_scale(not finite)
-            self._scale.settle()
-            if not finite:
-                return False
-        if self._clip_norm is not None:
-            self._norm = nn.utils.clip_grad_norm_(self._weights, self._clip_norm)
-        return True
+    def _unscaled(self) -> bool:
+        """Take the loss scale out of the gradients; False: fp16 has overflowed and there is no update."""
+        if self._scale is None:
+            return True
+        finite = unscale(self._weights, self._scale.cur_scale)
+        self._scale.update_scale(not finite)
+        self._scale.settle()
+        return finite
 
     def gradient_norm(self) -> float:
-        return float("nan") if self._norm is None else float(self._norm)
+        return float("nan") if self.optimizer.norm is None else float(self.optimizer.norm)
 
     @contextlib.contextmanager
     def gathered(self) -> Iterator[nn.Module]:

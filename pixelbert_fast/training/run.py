@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
-import platform
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,20 +16,25 @@ import torch
 from pixelbert_fast.errors import RunError, UserError
 from pixelbert_fast.training import engine as engines
 from pixelbert_fast.training.accumulation import with_accumulation
+from pixelbert_fast.training.best import BestCheckpoint
 from pixelbert_fast.training.checkpoint import (
     StateFolder,
+    StateRead,
+    first_misfit,
     seed_all,
     set_random_state,
     undisturbed_random,
-    write_json,
 )
 from pixelbert_fast.training.config import RunConfig
+from pixelbert_fast.training.durable import replace_folder, write_json
 from pixelbert_fast.training.folder import RunFolder
 from pixelbert_fast.training.logs import RunLog, bar, check_wandb
 from pixelbert_fast.training.loop import Position, TrainingLoop
 from pixelbert_fast.training.optimizer import TwoAlgorithmOptimizer, parameter_groups
+from pixelbert_fast.training.provenance import differences, made_by, versions
 from pixelbert_fast.training.ranks import Ranks, threads_per_process
 from pixelbert_fast.training.recipes import load_config
+from pixelbert_fast.training.samples import SampleLog
 from pixelbert_fast.training.schedule import Schedule, make_factor
 
 Resume = Literal["auto", "never"]
@@ -68,18 +73,13 @@ def run(config: RunConfig, ranks: Ranks, engine_name: str, *, resume: Resume = "
     _set_threads(config, ranks)
     prepare_data(config, ranks)
     start_seconds = 0.0
-    prepared = config
     for part in ("backbone", "checkpoint"):
         name = getattr(config.start, f"{part}_recipe")
         if name:
             again = resume if found == "new" else "auto"
             earlier = _train_earlier(part, name, config, folder, ranks, engine_name, again)
             start_seconds += earlier["total_seconds"]
-            result = Path(earlier["checkpoint"])
-            # The file that the task "objects" saves its backbone in.
-            given = result / "backbone.safetensors" if part == "backbone" else result
-            start = config.start.model_copy(update={part: str(given), f"{part}_recipe": None})
-            prepared = config.model_copy(update={"start": start})
+    prepared = folder.started_from(config)
 
     seed_all(config.seed)
     task = _make_task(prepared)
@@ -163,7 +163,8 @@ def _trained(
     model = task.model
     options = {part: getattr(config.optimizer, part).model_dump() for part in ("backbone", "transformer")}
     optimizer = TwoAlgorithmOptimizer(parameter_groups(model, task.parameter_groups(model), options))
-    states = StateFolder(folder.resume, ranks)
+    made = ranks.first_does(made_by)
+    states = StateFolder(folder.resume, ranks, keep=config.training.keep_states, made_by=made)
     engine = engines.make_engine(engine_name, model, optimizer, config, ranks)
     # Only now do the processes draw differently: the model was built alike in all of them.
     seed_all(config.seed + 1 + ranks.rank)
@@ -181,6 +182,11 @@ def _trained(
         _take_over(state, engine, schedule, config, ranks)
         if ranks.first:
             print(f"going on after step {position.step} of {total}", flush=True)
+            for change in differences(state.record["made_by"], made):
+                print(f"  the state was written with {change}", flush=True)
+    if config.training.log_samples:
+        accumulation = config.training.accumulation
+        task = SampleLog(task, folder.samples, ranks, step=position.step, accumulation=accumulation)
     log = RunLog(
         folder.path,
         writes=ranks.first,
@@ -190,7 +196,9 @@ def _trained(
     )
 
     def evaluate(at: Position) -> None:
-        log.write("evaluation", at.step, {"metrics": evaluated(task, engine, config, ranks)})
+        measured = evaluated(task, engine, config, ranks)
+        log.write("evaluation", at.step, {"metrics": measured})
+        _keep_best(task, engine, at, measured, config, ranks)
 
     loop = TrainingLoop(
         task,
@@ -208,6 +216,8 @@ def _trained(
         loop.run(position, total, title=task.name)
     finally:
         log.close()
+        if isinstance(task, SampleLog):
+            task.close()
     return engine, position
 
 
@@ -220,9 +230,15 @@ def _position(record: dict[str, Any], ranks: Ranks) -> Position:
 
 
 def _take_over(
-    state: tuple, engine: engines.Engine, schedule: Schedule, config: RunConfig, ranks: Ranks
+    state: StateRead, engine: engines.Engine, schedule: Schedule, config: RunConfig, ranks: Ranks
 ) -> None:
     record, shared, mine = state
+    misfit = first_misfit(shared["model"], engine.module)
+    if misfit is not None:
+        raise RunError(
+            f"the state under {config.output}/resume does not fit this model: {misfit}; go on with what that"
+            " run was made of, or --resume never to replace it"
+        )
     try:
         engine.load_state(shared, {} if mine is None else mine["own"])
         schedule.load_state_dict(shared["schedule"])
@@ -262,6 +278,16 @@ def evaluated(task: Any, engine: engines.Engine, config: RunConfig, ranks: Ranks
         return ranks.first_does(lambda: work(model))
 
 
+def _keep_best(
+    task: Any, engine: engines.Engine, at: Position, measured: dict[str, Any], config: RunConfig, ranks: Ranks
+) -> None:
+    if config.evaluation.best is not None:
+        best = BestCheckpoint(RunFolder(config.output).best, config.evaluation.best)
+        with engine.gathered() as model:
+            save = functools.partial(task.save, model)
+            ranks.first_does(lambda: best.consider(at.step, task.headline(measured), save))
+
+
 def _concluded(
     task: Any,
     engine: engines.Engine,
@@ -274,9 +300,10 @@ def _concluded(
 ) -> dict[str, Any]:
     measured = evaluated(task, engine, config, ranks)
     broken = sum(ranks.gather(task.broken))
+    _keep_best(task, engine, position, measured, config, ranks)
 
     def work(model: torch.nn.Module) -> dict[str, Any]:
-        task.save(model, folder.checkpoint)
+        replace_folder(folder.checkpoint, lambda into: task.save(model, into))
         now = time.perf_counter()
         metrics = {
             "task": task.name,
@@ -307,16 +334,3 @@ def _concluded(
 def _set_threads(config: RunConfig, ranks: Ranks) -> None:
     if config.training.threads or "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(config.training.threads or threads_per_process(ranks))
-
-
-def versions() -> dict[str, str]:
-    """Of everything the figures depend on."""
-    from importlib.metadata import PackageNotFoundError, version
-
-    found = {"python": platform.python_version()}
-    for package in ("pixelbert_fast", "torch", "transformers", "datasets", "deepspeed", "numpy", "pillow"):
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = "not installed"
-    return found

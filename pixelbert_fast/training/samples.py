@@ -1,0 +1,69 @@
+"""Which samples each update was trained on: what shows that a resumed run repeats and leaves out none."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from pixelbert_fast.errors import UserError
+from pixelbert_fast.training.ranks import Ranks
+
+
+class SampleLog:
+    """A task that writes a line {"step", "keys"} of every batch it is trained on, and else is as it was.
+
+    Args:
+        task: see `tasks.protocol.Task`; its batches must hold `sample_keys`.
+        folder: gets `rank-N.jsonl` of each process. Lines of later steps than `step`, left by a run that was
+            killed after its last state, are dropped first, from the files of all processes there ever were.
+        ranks: every process makes one.
+        step: updates made.
+        accumulation: batches an update.
+    """
+
+    def __init__(self, task: Any, folder: Path, ranks: Ranks, *, step: int, accumulation: int) -> None:
+        self._task = task
+        self._batches = step * accumulation
+        self._accumulation = accumulation
+        ranks.first_does(lambda: _cut(folder, step))
+        # A line at a time, so that a process that is killed leaves all that came before.
+        self._file = open(folder / f"rank-{ranks.rank}.jsonl", "a", encoding="utf-8", buffering=1)  # noqa: SIM115
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._task, name)
+
+    def loss(self, model: nn.Module, batch: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        """The task's; `batch` is one of the training's."""
+        if "sample_keys" not in batch:
+            raise UserError(
+                f"the task {self._task.name} does not name its samples; set training.log_samples=false"
+            )
+        step = self._batches // self._accumulation + 1
+        self._batches += 1
+        self._file.write(json.dumps({"step": step, "keys": batch["sample_keys"].tolist()}) + "\n")
+        return self._task.loss(model, batch)
+
+    def close(self) -> None:
+        """Finish the file."""
+        self._file.close()
+
+
+def _cut(folder: Path, step: int) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in folder.glob("rank-*.jsonl"):
+        kept = []
+        for line in path.read_text(encoding="utf-8").splitlines():
+            try:
+                record = json.loads(line)
+            except ValueError:
+                continue  # the last line of a killed run may be cut
+            if record["step"] <= step:
+                kept.append(line + "\n")
+        partial = path.with_suffix(".partial")
+        partial.write_text("".join(kept), encoding="utf-8")
+        os.replace(partial, path)
