@@ -114,7 +114,9 @@ def test_simplejpeg_takes_whole_jpegs_and_no_others(monkeypatch):
     taken = []
     decode = plain.simplejpeg.decode_jpeg
     monkeypatch.setattr(
-        plain.simplejpeg, "decode_jpeg", lambda content, mode: taken.append(content) or decode(content, mode)
+        plain.simplejpeg,
+        "decode_jpeg",
+        lambda content, *options, **named: taken.append(content) or decode(content, *options, **named),
     )
     for kind in ("jpeg", "grey jpeg", "progressive jpeg", "turned jpeg", "turned by xmp"):
         assert np.array_equal(plain.decode_rgb(mutated(kind, 5)), to_rgb(mutated(kind, 5))), kind
