@@ -291,3 +291,23 @@ def test_a_batch_keeps_its_pixels_while_others_are_decoded(decoders):
     batches = [decoder.decode(*request) for request in requests]
     for request, batch in zip(requests, batches, strict=True):
         assert torch.equal(batch.pixel_values, decoder.decode(*request).pixel_values)
+
+
+@needs_dali
+def test_dali_that_does_not_start_leaves_all_to_the_plain_decoder(decoders, monkeypatch, caplog):
+    decoder = make_decoder(NORMALISATION, "dali", threads=2)
+    starts = []
+
+    def start(capacity, dtype):
+        starts.append(capacity)
+        raise RuntimeError("the driver is too old")
+
+    monkeypatch.setattr(decoder, "_pipeline", start)
+    request = [mutated("jpeg", 1), b"", mutated("jpeg", 2)], [(32, 45)] * 3
+    for _ in range(2):
+        batch = decoder.decode(*request)
+        assert torch.equal(batch.pixel_values, decoders("plain").decode(*request).pixel_values)
+        assert [place for place, _ in batch.broken] == [1]
+    assert len(starts) == 1
+    assert caplog.text.count("the driver is too old") == 1
+    decoder.close()
