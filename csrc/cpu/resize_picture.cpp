@@ -146,7 +146,7 @@ class ResizedRows {
         across_(picture.size(1), width, kernels_.pixels),
         down_(triangle(picture.size(0), height)),
         is_as_wide_(picture.size(1) == width),
-        // Pillow's order: along rows first, unless columns shrink by more than twice as many pixels.
+        // Pillow's order since version 13: along rows first, unless columns shrink by more than twice as many pixels.
         down_first_(height < picture.size(0) && picture.size(0) - height > 2 * (picture.size(1) - width)),
         row_bytes_(3 * width),
         read_(down_.count),

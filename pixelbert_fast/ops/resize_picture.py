@@ -18,8 +18,9 @@ DTYPES = (torch.uint8, torch.float32, torch.bfloat16, torch.float16)
 def resize_picture_(out: Tensor, picture: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
     """``out = resized(picture) * scale + shift`` by the C++ kernel, where :func:`runs_natively` says so.
 
-    The resized picture is that of Pillow 13, ``Image.resize`` by its bilinear filter, to the bit (on x86-64;
-    elsewhere a compiler may fuse operations and a weight's last bit change). Each product is rounded, then
+    The resized picture is that of ``Image.resize`` by the bilinear filter, since Pillow 13, to the bit (on
+    x86-64; elsewhere a compiler may fuse operations and a weight's last bit change); earlier versions took
+    the directions in another order for some sizes, a level apart. Each product is rounded, then
     each sum, in float32, then to the dtype of `out`.
 
     Args:
