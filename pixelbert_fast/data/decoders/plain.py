@@ -64,8 +64,6 @@ class PlainDecoder:
     ) -> DecodedBatch:
         sizes, largest = check_request(encoded, sizes, dtype)
         values = self._buffers.empty((len(sizes), *largest, 3), dtype)
-        if any(size != largest for size in sizes):
-            values.zero_()
         reasons = self._by_all(self._decode_into, values, encoded, sizes)
         broken = tuple(Broken(place, reason) for place, reason in enumerate(reasons) if reason is not None)
         return DecodedBatch(values.permute(0, 3, 1, 2), sizes_tensor(sizes), broken)
@@ -101,10 +99,18 @@ class PlainDecoder:
         try:
             picture = torch.from_numpy(decode_rgb(encoded, self._memory))
         except UserError as error:
-            out.zero_()
+            _clear(out)
             return str(error)
-        self._normalisation.into(out[: size[0], : size[1]], picture)
+        height, width = size
+        self._normalisation.into(out[:height, :width], picture)
+        _clear(out[height:])
+        _clear(out[:height, width:])
         return None
+
+
+def _clear(part: Tensor) -> None:
+    # Not by torch, which would start its own threads from each of the decoder's.
+    part.view(torch.uint8).numpy()[...] = 0
 
 
 class _OwnMemory(threading.local):
