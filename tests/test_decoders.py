@@ -4,7 +4,6 @@ import io
 import subprocess
 import sys
 import threading
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -254,15 +253,6 @@ def test_the_choice(monkeypatch):
         choose("dalli")
 
 
-@needs_dali
-def test_dali_keeps_what_it_has_given(decoders):
-    first = decoders("dali").decode([mutated("jpeg", 1)] * 3, [(32, 45)] * 3).pixel_values
-    kept = first.clone()
-    for seed in range(2, 8):
-        decoders("dali").decode([mutated("jpeg", seed)] * 3, [(32, 45)] * 3)
-    assert torch.equal(first, kept)
-
-
 def test_memory_is_used_again_when_nothing_refers_to_it_and_not_before():
     buffers = Buffers(most=2)
     first = buffers.empty((2, 3, 4), torch.float32)
@@ -294,26 +284,6 @@ def test_a_batch_keeps_its_pixels_while_others_are_decoded(decoders):
         assert torch.equal(batch.pixel_values, decoder.decode(*request).pixel_values)
 
 
-@needs_dali
-def test_dali_that_does_not_start_leaves_all_to_the_plain_decoder(decoders, monkeypatch, caplog):
-    decoder = make_decoder(NORMALISATION, "dali", threads=2)
-    starts = []
-
-    def start(capacity, dtype):
-        starts.append(capacity)
-        raise RuntimeError("the driver is too old")
-
-    monkeypatch.setattr(decoder, "_pipeline", start)
-    request = [mutated("jpeg", 1), b"", mutated("jpeg", 2)], [(32, 45)] * 3
-    for _ in range(2):
-        batch = decoder.decode(*request)
-        assert torch.equal(batch.pixel_values, decoders("plain").decode(*request).pixel_values)
-        assert [place for place, _ in batch.broken] == [1]
-    assert len(starts) == 1
-    assert caplog.text.count("the driver is too old") == 1
-    decoder.close()
-
-
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_memory_that_is_used_again_shows_nothing_of_what_was_there(dtype):
     decoder = make_decoder(NORMALISATION, "plain", threads=2)
@@ -326,35 +296,4 @@ def test_memory_that_is_used_again_shows_nothing_of_what_was_there(dtype):
     assert values.data_ptr() == place
     for image, (height, width) in zip(values, [(40, 30), (0, 0), (20, 45), (31, 33)], strict=True):
         assert not image[:, height:].any() and not image[:, :, width:].any()
-    decoder.close()
-
-
-@needs_dali
-def test_what_a_gpu_decodes_is_copied_and_handed_over(decoders, monkeypatch):
-    """On the CPU, with torch's streams replaced by a record of what is asked of them."""
-    events = []
-
-    class Stream:
-        def synchronize(self):
-            events.append("synchronised")
-
-    @contextmanager
-    def beside(stream):
-        events.append("begun")
-        yield
-        events.append("left")
-
-    decoder = make_decoder(NORMALISATION, "dali", threads=2)
-    decoder._stream = Stream()
-    monkeypatch.setattr(torch.cuda, "stream", beside)
-    monkeypatch.setattr(torch.cuda, "default_stream", lambda device: "the reader's")
-    monkeypatch.setattr(torch.Tensor, "record_stream", lambda values, stream: events.append(stream))
-    given = []
-    from_dlpack = torch.from_dlpack
-    monkeypatch.setattr(torch, "from_dlpack", lambda one: given.append(from_dlpack(one)) or given[-1])
-    request = [mutated("jpeg", 1), mutated("palette png", 1)], [(32, 45)] * 2
-    values = decoder.decode(*request).pixel_values
-    assert events == ["begun", "left", "synchronised", "the reader's"]
-    assert values.data_ptr() != given[0].data_ptr(), "DALI's own memory"
-    assert torch.equal(values, decoders("dali").decode(*request).pixel_values)
     decoder.close()
