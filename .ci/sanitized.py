@@ -26,6 +26,7 @@ TESTS = (
     "test_ops_registered.py",
     "test_ops_fuzz.py",
     "test_affine_relu.py",
+    "test_resize_picture.py",
 )
 FUZZED_CALLS = 10_000
 SANITIZERS = "-fsanitize=address,undefined"

@@ -25,5 +25,6 @@ STABLE_TORCH_LIBRARY(pixelbert_fast_native, library) {
   library.def(
       "affine_relu_backward(Tensor grad, Tensor out, Tensor scale, Tensor? residual_scale, Tensor(a!)? grad_values,"
       " Tensor(b!)? grad_residual) -> ()");
+  library.def("resize_picture(Tensor picture, Tensor scale, Tensor shift, Tensor(a!) out) -> ()");
   library.def("use_cpu_level(int level) -> int");
 }

@@ -36,7 +36,7 @@ def trained(monkeypatch, config, *, on_loss=None, bad_step=None, resume="auto"):
     """Run the toy task; returns the result and the parameters and buffers it ended with."""
     task = ToyTask(config, bad_step=bad_step)
     task.on_loss = on_loss
-    monkeypatch.setattr(runs, "_make_task", lambda _: task)
+    monkeypatch.setattr(runs, "_make_task", lambda *_: task)
     result = runs.run(config, ALONE, "plain", resume=resume)
     return result, {name: value.clone() for name, value in task.model.state_dict().items()}
 
@@ -258,7 +258,7 @@ def test_a_recipe_to_start_from_is_trained_first_and_once(
     config = config.model_copy(update={"start": start, "objectives": objectives})
     made, words, learns = [], [], []
 
-    def make(built):
+    def make(built, device):
         made.append((built.task, getattr(built.start, part), built.output))
         words.append(built.tokenizer.texts)
         learns.append((built.objectives.mlm, built.objectives.itm, built.start.text_only))
@@ -287,7 +287,7 @@ def test_a_recipe_to_start_from_is_trained_first_and_once(
 
 
 def test_a_run_that_ended_before_training_gives_way_to_its_corrected_configuration(monkeypatch, tmp_path):
-    def refuse(config):
+    def refuse(config, device):
         raise UserError("there is no data set at datta")
 
     monkeypatch.setattr(runs, "_make_task", refuse)
@@ -315,7 +315,7 @@ def test_a_folder_with_something_else_in_it_is_not_touched(tmp_path):
 def test_a_state_of_another_model_is_refused_in_a_sentence(monkeypatch, tmp_path):
     stopped_twice(monkeypatch, tmp_path / "run")
 
-    def other(config):
+    def other(config, device):
         task = ToyTask(config)
         task.model.head = torch.nn.Linear(8, 5)
         return task

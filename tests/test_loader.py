@@ -129,7 +129,9 @@ def test_a_batch_of_one_size_equals_its_images_one_by_one():
 def test_what_fits_the_cache_is_decoded_once(monkeypatch, megabytes, decodings):
     calls = []
     decode = plain.decode_rgb
-    monkeypatch.setattr(plain, "decode_rgb", lambda data: calls.append(data) or decode(data))
+    monkeypatch.setattr(
+        plain, "decode_rgb", lambda data, *memory: calls.append(data) or decode(data, *memory)
+    )
     images = DecodedImages(split((32, 40), (32, 40), (32, 40)), PROCESSOR, cache_megabytes=megabytes)
     first, second = images.pixels([0, 1, 2]), images.pixels([0, 1, 2])
     assert len(calls) == decodings

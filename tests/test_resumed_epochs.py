@@ -37,7 +37,7 @@ def test_epochs_of_other_lengths_are_resumed_where_they_were(monkeypatch, tmp_pa
         options = {"epochs": 4, "images_per_batch": 4, "log_every": 1, "prefetch": 2}
         config = RunConfig(output=str(folder), training=options)
 
-        def make(built):
+        def make(built, device):
             task = Uneven(built)
             task.on_loss = lambda call: call == stop and os.kill(os.getpid(), signal.SIGTERM)
             return task

@@ -106,7 +106,7 @@ def test_killed_under_deepspeed_it_leaves_no_buffers_and_resumes_exactly(monkeyp
 
     config = load_config(recipe, [f"output={tmp_path / 'straight'}"])
     task = ToyTask(config)
-    monkeypatch.setattr(runs, "_make_task", lambda _: task)
+    monkeypatch.setattr(runs, "_make_task", lambda *_: task)
     runs.run(config, Ranks(), "plain")
     ours = torch.load(out / "checkpoint" / "model.pt", weights_only=True)
     # One came from DeepSpeed with a kill in between, the other from the plain engine without.
@@ -125,7 +125,7 @@ def test_an_exception_under_deepspeed_leaves_no_buffers(tmp_path, recipe):
 
 
 def test_a_failure_is_one_sentence_and_status_1(monkeypatch, capsys, tmp_path, recipe):
-    def fail(config):
+    def fail(config, device):
         raise ValueError("the toy\nbroke")
 
     for name in ("LOCAL_RANK", "WORLD_SIZE"):

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from pixelbert_fast.data.broken import BrokenImages
 from pixelbert_fast.data.decoders import plain
+from pixelbert_fast.data.decoders.buffers import Buffers
 from pixelbert_fast.data.decoders.choice import make_decoder
 from pixelbert_fast.data.decoders.normalising import Normalisation
 from pixelbert_fast.data.sampler import random_stream
@@ -20,7 +21,10 @@ _SUBSTITUTE = 31
 
 
 class Pictures(NamedTuple):
-    """Images of `rows`, int64 `[B]`: pixel_values float32 `[B, 3, H, W]`, pixel_size int32 `[B, 2]`."""
+    """Images of `rows`, int64 `[B]`: pixel_values float32 `[B, 3, H, W]`, pixel_size int32 `[B, 2]`.
+
+    The pixels are where the decoder leaves them, the rest is on the CPU.
+    """
 
     rows: np.ndarray
     pixel_values: Tensor
@@ -32,8 +36,8 @@ class DecodedImages:
 
     split: rows with `image` (encoded bytes), `height` and `width`, the picture's own, upright; and `key`, if
     there is one. image_processor: gives short_side, long_side, size_divisor, image_mean and image_std.
-    plan: the sizes, in place of the rule's. decoder: its name, see `decoders.choice`. broken_limit: see
-    `broken.BrokenImages`.
+    plan: the sizes, in place of the rule's. decoder: its name, and device: what it decodes for, see
+    `decoders.choice`. broken_limit: see `broken.BrokenImages`.
 
     With the decoder `plain` the resized images are kept, uint8, until `cache_megabytes` are full; then no
     more are added: in shuffled epochs throwing one out to keep another would gain nothing. What is in the
@@ -51,6 +55,7 @@ class DecodedImages:
         plan: SizePlan | None = None,
         *,
         decoder: str | None = None,
+        device: torch.device | str = "cpu",
         broken_limit: float = 0.01,
     ):
         self._images = StoredBytes(split)
@@ -63,8 +68,9 @@ class DecodedImages:
         else:
             self._sizes = plan.size
         self._normalisation = Normalisation(image_processor.image_mean, image_processor.image_std)
-        self._decoder = make_decoder(self._normalisation, decoder)
+        self._decoder = make_decoder(self._normalisation, decoder, device)
         self._cache: dict[int, Tensor] = {}
+        self._buffers = Buffers()
         # Others normalise by themselves, in other last bits: what is cached would be told from what is not.
         self._room = int(cache_megabytes * 2**20) if self._decoder.name == plain.NAME else 0
         keys = split.select_columns(["key"]) if "key" in split.column_names else None
@@ -153,10 +159,12 @@ class DecodedImages:
     def _assembled(self, rows: list[int], lent: dict[int, Tensor]) -> tuple[Tensor, Tensor, list[int]]:
         sizes = torch.tensor([self._size(row) for row in rows], dtype=torch.int32)
         height, width = sizes.amax(dim=0).tolist()
-        values = torch.zeros(len(rows), height, width, 3)
+        values = self._buffers.empty((len(rows), height, width, 3), torch.float32)
         broken = []
         for place, row in enumerate(rows):
             image = self._cache.get(row, lent.get(row))
+            if image is None or image.shape[:2] != (height, width):
+                values[place].zero_()
             if image is None:
                 broken.append(place)
             else:

@@ -14,9 +14,10 @@ _TASKS = {
 }
 
 
-def make_task(config) -> "Task":
+def make_task(config, device="cpu") -> "Task":
     """The task that `config.task` names, its model and data built from `config`, that of the whole run.
 
+    device: where the model will be trained; images may be decoded there, the model is built on the CPU.
     Raises UserError for an unknown task, and as the task does for a configuration it cannot be built from.
     """
     if config.task not in _TASKS:
@@ -24,4 +25,4 @@ def make_task(config) -> "Task":
         hint = f"did you mean {close}?" if close else f"there are {', '.join(_TASKS)}"
         raise UserError(f"there is no task {config.task!r}; {hint}")
     module, name = _TASKS[config.task].split(":")
-    return getattr(import_module(module), name)(config)
+    return getattr(import_module(module), name)(config, device)

@@ -29,7 +29,7 @@ class Task(Protocol):
     def batches(
         self, epoch: int, rank: int, world_size: int, skip: int = 0, start: int = 0
     ) -> Iterator[dict[str, Tensor]]:
-        """The batches of one rank in one epoch without the first `skip`: CPU tensors.
+        """The batches of one rank in one epoch without the first `skip`: CPU tensors, images maybe on a GPU.
 
         `rows`, int64, says which images a batch holds; it stays on the CPU.
         A pure function of the configuration and the arguments. Step by step the ranks read one list of

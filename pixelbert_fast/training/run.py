@@ -82,7 +82,7 @@ def run(config: RunConfig, ranks: Ranks, engine_name: str, *, resume: Resume = "
     prepared = folder.started_from(config)
 
     seed_all(config.seed)
-    task = _make_task(prepared)
+    task = _make_task(prepared, engines.device_of(ranks))
     engine, position = _trained(task, prepared, described, folder, ranks, engine_name)
     try:
         metrics = _concluded(task, engine, position, config, folder, ranks, began, start_seconds)
@@ -115,10 +115,10 @@ def prepare_data(config: RunConfig, ranks: Ranks) -> None:
     ranks.first_does(work)
 
 
-def _make_task(config: RunConfig) -> Any:
+def _make_task(config: RunConfig, device: torch.device) -> Any:
     from pixelbert_fast.tasks import make_task
 
-    return make_task(config)
+    return make_task(config, device)
 
 
 def _train_earlier(

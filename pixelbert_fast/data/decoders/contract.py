@@ -28,9 +28,10 @@ class Tolerance(NamedTuple):
 TOLERANCE = {"plain": Tolerance(2, 0.3), "dali": Tolerance(24, 0.5)}
 """What holds on a CPU for images of at least 8 pixels a side after the resize.
 
-Decoding and normalising are the same to the bit; only the resizes differ, all three of them bilinear and
-antialiased. `plain`: torch weighs 8-bit pixels by 16-bit fractions, Pillow by 22-bit ones; both round after
-each of the two directions. `dali` takes its weights from a table of the filter and rounds once: at most 2
+Decoding and normalising are the same to the bit; only the resizes differ, all of them bilinear and
+antialiased. `plain` is the processor's to the bit where the C++ library was built (seen with Pillow 13 on
+x86-64); otherwise torch weighs 8-bit pixels by 16-bit fractions, Pillow by 22-bit ones; both round after each
+of the two directions. `dali` takes its weights from a table of the filter and rounds once: at most 2
 levels on photographs, up to 22 where black and white pixels alternate at random.
 """
 

@@ -64,7 +64,10 @@ def _say_once() -> None:
 
 
 class DaliDecoder:
-    """See `contract.Decoder`. Batches of one size are DALI's own memory, channels_last without a copy.
+    """See `contract.Decoder`. On a CPU, batches of one size are DALI's own memory, without a copy.
+
+    On a GPU they are copies, in torch's memory: DALI would use its own again as soon as the tensor is gone,
+    when what was asked of the device with it may not have been done yet.
 
     Args:
         normalisation: of the image processor.
@@ -83,33 +86,42 @@ class DaliDecoder:
         self._plain = PlainDecoder(normalisation, self._threads)
         self._pipelines: dict[torch.dtype, tuple[int, Any]] = {}
         self._lock = threading.Lock()
+        # Beside the training's work on a GPU; None on a CPU.
+        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+        self._builds = True
 
     def decode(
         self, encoded: Sequence[bytes], sizes: Sequence[tuple[int, int]], dtype: torch.dtype = torch.float32
     ) -> DecodedBatch:
         sizes, largest = check_request(encoded, sizes, dtype)
-        mine = [_suits(image) for image in encoded]
+        mine = [self._builds and _suits(image) for image in encoded]
         images = self._run(encoded, mine, sizes, dtype)
-        if images is None and any(mine):
+        if images is None and self._builds and any(mine):
             # Without what the plain decoder refuses as well: then the others are what they would have been.
             whole = self._plain.readable(encoded)
             mine = [suits and read for suits, read in zip(mine, whole, strict=True)]
             images = self._run(encoded, mine, sizes, dtype)
-            if images is None and any(mine):
+            if images is None and self._builds and any(mine):
                 _say_once()
         if images is None:
             mine = [False] * len(mine)
         others = [place for place, suits in enumerate(mine) if not suits]
         plain = self._plain.decode([encoded[n] for n in others], [sizes[n] for n in others], dtype)
         broken = tuple(Broken(others[place], reason) for place, reason in plain.broken)
-        if len(others) == len(mine):
-            values = plain.pixel_values.to(self._device)
-            return DecodedBatch(values, sizes_tensor(sizes), broken)
-        values = self._joined(images, sizes, largest, dtype)
-        for place, picture in zip(others, plain.pixel_values.permute(0, 2, 3, 1), strict=True):
-            height, width = sizes[place]
-            values[place, :height, :width].copy_(picture[:height, :width])
-        return DecodedBatch(values.permute(0, 3, 1, 2), sizes_tensor(sizes), broken)
+        with torch.cuda.stream(self._stream):
+            if len(others) == len(mine):
+                values = plain.pixel_values.to(self._device)
+            else:
+                values = self._joined(images, sizes, largest, dtype)
+                for place, picture in zip(others, plain.pixel_values.permute(0, 2, 3, 1), strict=True):
+                    height, width = sizes[place]
+                    values[place, :height, :width].copy_(picture[:height, :width])
+                values = values.permute(0, 3, 1, 2)
+        if self._stream is not None:
+            self._stream.synchronize()
+            # Torch must not use this memory again before what its reader asked of the device is done.
+            values.record_stream(torch.cuda.default_stream(self._device))
+        return DecodedBatch(values, sizes_tensor(sizes), broken)
 
     def close(self) -> None:
         self._pipelines.clear()
@@ -125,7 +137,12 @@ class DaliDecoder:
         with self._lock:
             capacity, pipeline = self._pipelines.get(dtype, (0, None))
             if len(given) > capacity:
-                capacity, pipeline = len(given), self._pipeline(len(given), dtype)
+                try:
+                    capacity, pipeline = len(given), self._pipeline(len(given), dtype)
+                except RuntimeError as error:  # a driver that is too old for it, say
+                    _logger.warning("DALI does not start, the plain decoder takes its place: %s", error)
+                    self._builds = False
+                    return None
                 self._pipelines[dtype] = capacity, pipeline
             pipeline.feed_input("encoded", [np.frombuffer(image, dtype=np.uint8) for image in given])
             pipeline.feed_input("sizes", [np.array(size, dtype=np.float32) for size in sizes])
@@ -177,9 +194,9 @@ class DaliDecoder:
     def _joined(
         self, images: Any, sizes: list[tuple[int, int]], largest: tuple[int, int], dtype: torch.dtype
     ) -> Tensor:
-        """DALI's images as one tensor ``[B, H, W, 3]``; a copy only where sizes or dtypes differ."""
+        """DALI's images as one tensor ``[B, H, W, 3]``; on a CPU a copy only where sizes or dtypes differ."""
         if all(size == largest for size in sizes):
-            return torch.from_dlpack(images.as_tensor()).to(dtype)
+            return torch.from_dlpack(images.as_tensor()).to(dtype, copy=self._stream is not None)
         values = torch.zeros(len(sizes), *largest, 3, dtype=dtype, device=self._device)
         for place, (height, width) in enumerate(sizes):
             values[place, :height, :width].copy_(torch.from_dlpack(images[place]))

@@ -16,10 +16,10 @@ UNKNOWN = -100
 class ObjectBatches:
     """Batches over one split of a set of single objects, whose scenes each hold one.
 
-    attributes: the values of each attribute, in the order of the classes. A batch holds CPU tensors:
-    `pixel_values` float32 `[B, 3, H, W]`, `pixel_size` int32 `[B, 2]`, and `targets` int64 `[B, A]`, the
-    class of each attribute in the order of `attributes`, -100 where the object has no such attribute or a
-    value not listed; and `rows` int64 `[B]`, which images they are.
+    attributes: the values of each attribute, in the order of the classes. A batch holds CPU tensors (its
+    pixels are where the decoder leaves them): `pixel_values` float32 `[B, 3, H, W]`, `pixel_size` int32
+    `[B, 2]`, `targets` int64 `[B, A]`, the class of each attribute in the order of `attributes`, -100 where
+    the object has no such attribute or a value not listed, and `rows` int64 `[B]`, which images they are.
 
     Raises UserError when the split is empty, has no scenes, or an image does not show exactly one object.
     """
@@ -33,6 +33,7 @@ class ObjectBatches:
         seed: int = 0,
         cache_megabytes: float = 1024,
         decoder: str | None = None,
+        device: torch.device | str = "cpu",
         broken_limit: float = 0.01,
     ):
         if not len(split):
@@ -49,7 +50,12 @@ class ObjectBatches:
             targets.append([classes.get(own.get(name), UNKNOWN) for name, classes in numbers.items()])
         self._targets = torch.tensor(targets, dtype=torch.int64).reshape(len(split), len(attributes))
         self._images = DecodedImages(
-            split, image_processor, cache_megabytes, decoder=decoder, broken_limit=broken_limit
+            split,
+            image_processor,
+            cache_megabytes,
+            decoder=decoder,
+            device=device,
+            broken_limit=broken_limit,
         )
         self._batch, self._seed = images_per_batch, seed
 

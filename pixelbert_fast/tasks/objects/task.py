@@ -26,8 +26,8 @@ class ObjectsTask:
 
     name = "objects"
 
-    def __init__(self, config):
-        self._config = config
+    def __init__(self, config, device="cpu"):
+        self._config, self._device = config, device
         unused = [name for name in ("sets", "epoch", "batching") if getattr(config.data, name, None)]
         if unused:
             raise UserError(f"data.{unused[0]} is for the task pretrain; leave it out of a run of objects")
@@ -128,5 +128,6 @@ class ObjectsTask:
             self._config.training.images_per_batch,
             self._config.seed,
             decoder=self._config.data.decoder,
+            device=self._device,
             broken_limit=self._config.data.broken_limit,
         )

@@ -27,8 +27,9 @@ class PretrainingOptions:
     mlm_probability 0 leaves the text whole. mlm_on_mismatched keeps the labels of mismatched pairs (their
     words are masked either way, or the masks would tell the pairs apart). text_only replaces every image by
     zeros. epoch: what an epoch shows, see `Material.shown`; with batching, None is "images". batching:
-    batches of one size each; None: of images as they come, padded to the largest. An image that cannot be
-    decoded is replaced by another that the epoch shows, with that one's captions.
+    batches of one size each; None: of images as they come, padded to the largest. decoder, device: see
+    `DecodedImages`. An image that cannot be decoded is replaced by another that the epoch shows, with that
+    one's captions.
     """
 
     images_per_batch: int = 32
@@ -43,11 +44,14 @@ class PretrainingOptions:
     epoch: Epoch | None = None
     batching: Batching | None = None
     decoder: str | None = None
+    device: torch.device | str = "cpu"
     broken_limit: float = 0.01
 
 
 class PretrainingBatches:
-    """Batches of the `PretrainingBatch` contract over one split of a built set, or several; CPU tensors.
+    """Batches of the `PretrainingBatch` contract over one split of a built set, or several.
+
+    CPU tensors, but `pixel_values` are where the decoder leaves them.
 
     A batch depends on the splits, the tokenizer, the options, and (epoch, rank, world size, step) alone;
     what is drawn for an image (captions, masked words) depends on the seed, the epoch and the image alone.
@@ -85,6 +89,7 @@ class PretrainingBatches:
             options.cache_megabytes,
             self._sizes,
             decoder=options.decoder,
+            device=options.device,
             broken_limit=options.broken_limit,
         )
         self._vocab_size, self._mask_id = len(tokenizer), int(tokenizer.mask_token_id)

@@ -54,7 +54,9 @@ def evaluate(
     if limit is not None and limit < len(split):
         split = split.select(np.linspace(0, len(split) - 1, max(limit, 2)).round().astype(int))
     questions = Questions(split, tokenizer, options, word_categories or {})
-    images = DecodedImages(split, image_processor, cache_megabytes=0, decoder=options.decoder)
+    images = DecodedImages(
+        split, image_processor, cache_megabytes=0, decoder=options.decoder, device=options.device
+    )
     read = images.blank if options.text_only else images.pixels
     batches = image_batches(len(split), options.images_per_batch)
     done, answers = 0, []

@@ -44,7 +44,7 @@ class PretrainingTask:
 
     name = "pretrain"
 
-    def __init__(self, config):
+    def __init__(self, config, device="cpu"):
         self._config = config
         parts, self._evaluated = open_sets(config)
         if config.start.checkpoint:
@@ -93,6 +93,7 @@ class PretrainingTask:
             epoch=config.data.epoch or ("images" if config.data.sets else None),
             batching=Batching(**config.data.batching.model_dump()) if config.data.batching else None,
             decoder=config.data.decoder,
+            device=device,
             broken_limit=config.data.broken_limit,
         )
         self._batches = PretrainingBatches(parts, self.tokenizer, self.image_processor, self._options)
