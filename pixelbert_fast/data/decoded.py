@@ -31,7 +31,7 @@ class DecodedImages:
     """Images of a split by row number, at the size and in the normalisation of an image processor.
 
     split: rows with `image` (encoded bytes), `height` and `width`, the picture's own, upright; and `key`, if
-    there is one. image_processor: gives short_side, long_side, size_divisor, image_mean and image_std.
+    there is one. image_processor: gives short_side, long_side, size_divisor, least_side, image_mean, image_std.
     plan: the sizes, in place of the rule's. decoder: its name, see `decoders.choice`. broken_limit: see
     `broken.BrokenImages`.
 
@@ -56,7 +56,8 @@ class DecodedImages:
         self._images = StoredBytes(split)
         self._plan = plan
         if plan is None:
-            limits = (image_processor.short_side, image_processor.long_side, image_processor.size_divisor)
+            rule = image_processor
+            limits = rule.short_side, rule.long_side, rule.size_divisor, rule.least_side
             recorded = split.select_columns(["height", "width"]).with_format("numpy")[:]
             recorded = np.stack([recorded["height"], recorded["width"]], axis=1)
             self._sizes = target_sizes(recorded, *limits)
