@@ -11,6 +11,7 @@ from pixelbert_fast.data.broken import BrokenImages
 from pixelbert_fast.data.decoders import plain
 from pixelbert_fast.data.decoders.choice import make_decoder
 from pixelbert_fast.data.decoders.normalising import Normalisation
+from pixelbert_fast.data.recorded import RecordedSizes
 from pixelbert_fast.data.sampler import random_stream
 from pixelbert_fast.data.sizes import SizePlan, target_sizes
 from pixelbert_fast.data.stored_bytes import StoredBytes
@@ -31,16 +32,16 @@ class DecodedImages:
     """Images of a split by row number, at the size and in the normalisation of an image processor.
 
     split: rows with `image` (encoded bytes), `height` and `width`, the picture's own, upright; and `key`, if
-    there is one. image_processor: gives short_side, long_side, size_divisor, least_side, image_mean, image_std.
-    plan: the sizes, in place of the rule's. decoder: its name, see `decoders.choice`. broken_limit: see
-    `broken.BrokenImages`.
+    there is one. image_processor: its rule of sizes, image_mean and image_std. plan: the sizes, in place of
+    the rule's. decoder: its name, see `decoders.choice`. broken_limit: see `broken.BrokenImages`.
 
     With the decoder `plain` the resized images are kept, uint8, until `cache_megabytes` are full; then no
     more are added: in shuffled epochs throwing one out to keep another would gain nothing. What is in the
     cache changes no value.
 
     Pixels are channels_last in memory. Images smaller than the largest of their batch are padded at the right
-    and bottom by zeros. `broken` is how many different images could not be decoded so far.
+    and bottom by zeros. `broken` is how many different images could not be decoded so far, `misrecorded` how
+    many of those read have another size than is recorded (see `recorded.RecordedSizes`).
     """
 
     def __init__(
@@ -55,11 +56,11 @@ class DecodedImages:
     ):
         self._images = StoredBytes(split)
         self._plan = plan
+        columns = split.select_columns(["height", "width"]).with_format("numpy")[:]
+        recorded = np.stack([columns["height"], columns["width"]], axis=1).astype(np.int32)
         if plan is None:
             rule = image_processor
             limits = rule.short_side, rule.long_side, rule.size_divisor, rule.least_side
-            recorded = split.select_columns(["height", "width"]).with_format("numpy")[:]
-            recorded = np.stack([recorded["height"], recorded["width"]], axis=1)
             self._sizes = target_sizes(recorded, *limits)
         else:
             self._sizes = plan.size
@@ -70,10 +71,15 @@ class DecodedImages:
         self._room = int(cache_megabytes * 2**20) if self._decoder.name == plain.NAME else 0
         keys = split.select_columns(["key"]) if "key" in split.column_names else None
         self._broken = BrokenImages(keys, broken_limit)
+        self._recorded = RecordedSizes(recorded, keys)
 
     @property
     def broken(self) -> int:
         return len(self._broken)
+
+    @property
+    def misrecorded(self) -> int:
+        return len(self._recorded)
 
     def begin_epoch(self, shown: int) -> None:
         """Start to count what `readable` finds broken among the `shown` images of an epoch."""
@@ -161,7 +167,10 @@ class DecodedImages:
         return values.permute(0, 3, 1, 2), sizes, broken
 
     def _encoded(self, rows: list[int]) -> Iterator[tuple[int, bytes]]:
-        return ((row, self._images[row] or b"") for row in rows)
+        for row in rows:
+            encoded = self._images[row] or b""
+            self._recorded.check(row, encoded)
+            yield row, encoded
 
     def _size(self, row: int) -> tuple[int, int]:
         height, width = self._sizes[row]

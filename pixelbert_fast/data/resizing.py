@@ -55,8 +55,8 @@ def check_size_options(short_side: int, long_side: int, divisor: int, least_side
         raise UserError(f"long_side ({long_side}) is less than short_side ({short_side}): raise long_side")
     if short_side < least_side:
         raise UserError(
-            f"short_side ({short_side}) is less than least_side ({least_side}), the fewest pixels that the model "
-            "finds a place in: raise short_side"
+            f"short_side ({short_side}) is less than least_side ({least_side}), the fewest pixels that the "
+            "model finds a place in: raise short_side"
         )
 
 

@@ -27,8 +27,8 @@ def model_config(config, **fields) -> PixelBertConfig:
 def image_processor(config, built: PixelBertConfig) -> PixelBertImageProcessor:
     """The image processor of a model's sizes, with `config.data`'s divisor.
 
-    It makes no image too small for the model: a very narrow one would else end the run. Raises UserError where
-    the sizes themselves are too small.
+    It makes no image too small for the model: a very narrow one would else end the run. Raises UserError
+    where the sizes themselves are too small.
     """
     return PixelBertImageProcessor(
         short_side=built.short_side,
