@@ -9,7 +9,7 @@ BIN := .venv/bin
 TESTS ?= tests
 PYTEST_FLAGS ?=
 
-.PHONY: setup demo test lint format kernels-static cuda-static gpu-report asan fuzz-ops clean
+.PHONY: setup demo test lint format kernels-static cuda-static gpu-report asan fuzz-ops broken-images clean
 
 setup:
 	@if [ -z "$(PYTHON)" ]; then echo "No Python >= 3.11 found; name one: make setup PYTHON=/path/to/python" >&2; exit 2; fi
@@ -46,6 +46,10 @@ gpu-report:
 # 100,000 random calls of the ops, to docs/results/fuzz-ops.md; Ctrl-C, and the same command goes on.
 fuzz-ops: setup
 	@$(BIN)/python tests/fuzz_ops.py --report
+
+# 1,000 mutated image files through a build and through runs, to docs/results/broken-images.md.
+broken-images: setup
+	@$(BIN)/python -m tests.broken_images --report
 
 # The tests of the C++ kernels with a library built to report bad reads, writes and arithmetic.
 asan: setup

@@ -153,6 +153,68 @@ def test_an_unfinished_build_of_another_set_is_not_mixed_in(tmp_path):
         build_set(Toy(train=11), tmp_path / "set", workers=1)
 
 
+def test_images_put_right_after_all_were_dropped_are_looked_at_again(tmp_path):
+    broken = Toy(broken=(0, 1, 2, 3))
+    with pytest.raises(UserError, match="all 4 images of split 'test' were dropped"):
+        build_set(broken, tmp_path / "set", workers=1, block=3)
+    mended = Toy(broken=(0, 1, 2, 3))
+    mended.render = Toy().render
+    report = build_set(mended, tmp_path / "set", workers=1, block=3)
+    # Of the split that had some left nothing is repeated.
+    assert report.counts == {"train": 6, "val": 0, "test": 4}
+
+
+@pytest.mark.parametrize("lost", ["arrow", "json", "cut"])
+def test_a_block_that_lost_its_content_with_the_power_is_made_again(tmp_path, lost):
+    build_set(Toy(broken=(5,)), tmp_path / "whole", workers=1, block=3)
+    with pytest.raises(_Stop):
+        build_set(Toy(broken=(5,)), tmp_path / "cut", workers=1, block=3, progress=_stop_after(3))
+    block = tmp_path / "cut.partial" / f"train-{3:09d}.arrow"
+    assert block.stat().st_size
+    content = block.read_bytes()
+    block = block.with_suffix(".json") if lost == "json" else block
+    block.write_bytes(content[:100] if lost == "cut" else b"")
+    again = Toy(broken=(5,))
+    build_set(again, tmp_path / "cut", workers=1, block=3)
+    assert ("train", 3) in again.rendered and ("train", 0) not in again.rendered
+    assert files(tmp_path / "cut") == files(tmp_path / "whole")
+
+
+def test_blocks_of_an_unknown_set_are_not_mixed_in(tmp_path):
+    build_set(Toy(train=11), tmp_path / "whole", workers=1, block=3)
+    with pytest.raises(_Stop):
+        build_set(Toy(broken=(1,)), tmp_path / "set", workers=1, block=3, progress=_stop_after(2))
+    (tmp_path / "set.partial" / "identity.json").write_bytes(b"")
+    build_set(Toy(train=11), tmp_path / "set", workers=1, block=3)
+    assert files(tmp_path / "set") == files(tmp_path / "whole")
+
+
+def test_what_a_kill_at_the_very_end_leaves_is_cleared_away(tmp_path, monkeypatch):
+    rename = os.rename
+
+    def killed(source, target):
+        rename(source, target)
+        if Path(target) == tmp_path / "set":
+            raise _Stop
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "rename", killed)
+        with pytest.raises(_Stop):
+            build_set(Toy(), tmp_path / "set", workers=1)
+    assert (tmp_path / "set.partial").exists()
+    report = build_set(Toy(), tmp_path / "set", workers=1)
+    assert report.counts["train"] == 10
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["set"]
+
+
+def test_a_folder_whose_name_is_not_in_utf_8(tmp_path):
+    odd = Toy()
+    odd.options = lambda: {"images": os.fsdecode(b"/data/caf\xe9")}
+    first = build_set(odd, tmp_path / "set", workers=1)
+    assert open_set(tmp_path / "set").card["builder"] == odd.options()
+    assert build_set(odd, tmp_path / "set", workers=1) == first
+
+
 def _in_another_process(code: str) -> subprocess.Popen:
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
