@@ -145,6 +145,16 @@ def test_paths_stay_in_their_folder(tmp_path: Path) -> None:
     ]
 
 
+def test_columns_that_are_not_used_are_not_read(tmp_path: Path) -> None:
+    rows = {**columns(3), "depth": [{"bytes": b"no image", "path": None}] * 3}
+    whole = datasets.Dataset.from_dict(
+        rows, features=datasets.Features({**FEATURES, "depth": datasets.Image()})
+    )
+    whole.save_to_disk(tmp_path / "saved")
+    _, report = build(tmp_path / "saved", tmp_path / "set", column=COLUMNS)
+    assert report.counts == {"train": 3, "val": 0, "test": 0}
+
+
 def test_what_is_wrong_is_told_in_a_sentence(tmp_path: Path) -> None:
     datasets.Dataset.from_dict(columns(3), features=FEATURES).save_to_disk(tmp_path / "saved")
     put(tmp_path / "broken" / "state.json", b"{")

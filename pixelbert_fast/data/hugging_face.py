@@ -96,8 +96,8 @@ class HuggingFace:
             self._check_kinds(one)
         if self.shares and ("split" in self.columns or len(sets) > 1):
             raise UserError(f"{self.source} has splits of its own: leave out --share")
-        # The rows as they are stored: an image is never decoded here.
-        self.sets = {name: _undecoded(one, self.columns["image"]) for name, one in sets.items()}
+        # The rows as they are stored, without the columns that are not used: an image is never decoded here.
+        self.sets = {name: _undecoded(one, self.columns) for name, one in sets.items()}
 
     def options(self) -> dict:
         """The set's identity; the fingerprints are those that `datasets` keeps of what it opened."""
@@ -233,9 +233,12 @@ class HuggingFace:
         return [{**file.entry(), "file": str(path.relative_to(self.directory))} for path, file in files]
 
 
-def _undecoded(one: Any, column: str) -> Any:
+def _undecoded(one: Any, columns: Mapping[str, Any]) -> Any:
     from datasets import Image
 
+    column = columns["image"]
+    named = [columns[ours] for ours in ("image", "key", "split") if ours in columns]
+    one = one.select_columns(list(dict.fromkeys([*named, *columns["caption"]])))
     return one.cast_column(column, Image(decode=False)) if isinstance(one.features[column], Image) else one
 
 
