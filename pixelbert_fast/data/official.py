@@ -224,7 +224,9 @@ def columns_named(
     found: dict[str, Any] = {}
     for ours in ("image", "caption", *optional):
         theirs = column.get(ours, ours)
-        several = [theirs] if theirs in there else [name.strip() for name in theirs.split(",")]
+        several = (
+            [theirs] if theirs in there else [*dict.fromkeys(name.strip() for name in theirs.split(","))]
+        )
         missing = [name for name in several if name not in there]
         if missing and ours in optional and ours not in column:
             continue
