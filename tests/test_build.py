@@ -334,6 +334,42 @@ def test_a_disk_that_is_full_from_the_start_is_told(tmp_path, monkeypatch):
     assert build_set(Toy(), tmp_path / "set", workers=1).counts["train"] == 10
 
 
+_FULL = """
+import resource, signal
+from pixelbert_fast.data.build import build_set, make_builder
+from pixelbert_fast.errors import RunError
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    for most in {limits}:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (most, resource.RLIM_INFINITY))
+        builder = make_builder("scenes-objects", images=60, size=32)
+        try:
+            build_set(builder, {out!r}, workers={workers}, block=20)
+        except RunError as error:
+            assert "File too large" in str(error), error
+        else:
+            raise SystemExit("nothing was too large")
+"""
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_disk_that_is_full_at_any_point_is_told_and_the_build_goes_on(tmp_path, workers):
+    """By a limit on the size of files, which fails as a full disk does."""
+
+    def make():
+        return make_builder("scenes-objects", images=60, size=32)
+
+    build_set(make(), tmp_path / "whole", workers=1, block=20)
+    largest = max(path.stat().st_size for path in (tmp_path / "whole").rglob("*.arrow"))
+    limits = [0, 500, largest // 6, largest // 2, largest - 1]
+    code = _FULL.format(limits=limits, out=str(tmp_path / "set"), workers=workers)
+    build = _in_another_process(code)
+    assert build.wait(timeout=120) == 0
+    build_set(make(), tmp_path / "set", workers=1, block=20)
+    assert files(tmp_path / "set") == files(tmp_path / "whole")
+
+
 def test_a_failure_while_rendering_is_told_and_can_be_resumed(tmp_path):
     class Failing(Toy):
         def render(self, spec):

@@ -291,7 +291,14 @@ def test_texts_of_any_kind_are_kept(tmp_path: Path, official: list[Path]) -> Non
     long = "word " * 50_000
     change(official[0], lambda content: content["questions"][0].update(question=f"é 狗 \ud800 {long}"))
     change(official[1], lambda content: content["annotations"][-1]["answers"][0].update(answer="\udfff \x00"))
+    for one in range(9):  # so many that it is in the vocabulary
+        change(
+            official[1],
+            lambda content, one=one: content["annotations"][one].update(multiple_choice_answer="cup\ud83d"),
+        )
     build(tmp_path, official)
+    # What cannot be stored became a question mark, which no answer keeps.
+    assert "cup" in open_set(tmp_path / "set").answers()
     record = open_set(tmp_path / "set").split("train")[0]
     assert record["questions"][0]["question"] == f"é 狗 ? {long}".strip()
     assert record["raw_answers"][0][0] == "? \x00"

@@ -126,7 +126,7 @@ def _question(asked: dict, told: dict) -> Question:
     return Question(
         id=asked["question_id"],
         text=clean(asked["question"]),
-        answer=told.get("multiple_choice_answer"),
+        answer=_text(told.get("multiple_choice_answer")),
         kind=_text(told.get("answer_type")),
         type=_text(told.get("question_type")),
         raw=[_text(one["answer"]) for one in answers],
