@@ -233,9 +233,9 @@ def own_memory() -> float:
 
 
 @contextmanager
-def watched() -> Iterator[dict]:
-    """Seconds of this process's time, and the most memory it has meanwhile above what it had, in MB."""
-    before, found, ended = own_memory(), {"MB": 0.0}, threading.Event()
+def watched(before: float) -> Iterator[dict]:
+    """Seconds of this process's time, and the most memory it has meanwhile above `before`, in MB."""
+    found, ended = {"MB": 0.0}, threading.Event()
 
     def watch() -> None:
         while not ended.wait(0.01):
@@ -258,10 +258,11 @@ def measure(name: str, options: dict, out: Path) -> dict:
     from pixelbert_fast.data.records import open_set
 
     given = options.pop("given")
-    with watched() as planned:
+    before = own_memory()  # what the plan leaves is not given back at once, and counts
+    with watched(before) as planned:
         plan = make_builder(name, **options).plan()
     del plan
-    with watched() as built:
+    with watched(before) as built:
         report = build_set(make_builder(name, **options), out, workers=1)
     if sum(report.counts.values()) != given or report.dropped:
         raise SystemExit(f"{name}: {report.counts} were built and {len(report.dropped)} dropped of {given}")
