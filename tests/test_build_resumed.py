@@ -1,4 +1,4 @@
-"""Builds that were stopped, killed, or ran out of disk: what they leave, and that they end with the same bytes."""
+"""Builds stopped, killed or out of disk: what they leave, and that they end with the same bytes."""
 
 import os
 import signal
