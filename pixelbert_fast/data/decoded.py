@@ -32,16 +32,18 @@ class DecodedImages:
     """Images of a split by row number, at the size and in the normalisation of an image processor.
 
     split: rows with `image` (encoded bytes), `height` and `width`, the picture's own, upright; and `key`, if
-    there is one. image_processor: its rule of sizes, image_mean and image_std. plan: the sizes, in place of
-    the rule's. decoder: its name, see `decoders.choice`. broken_limit: see `broken.BrokenImages`.
+    there is one. image_processor: gives short_side, long_side, size_divisor, image_mean and image_std.
+    plan: the sizes, in place of the rule's. decoder: its name, see `decoders.choice`. broken_limit: see
+    `broken.BrokenImages`.
 
     With the decoder `plain` the resized images are kept, uint8, until `cache_megabytes` are full; then no
     more are added: in shuffled epochs throwing one out to keep another would gain nothing. What is in the
     cache changes no value.
 
     Pixels are channels_last in memory. Images smaller than the largest of their batch are padded at the right
-    and bottom by zeros. `broken` is how many different images could not be decoded so far, `misrecorded` how
-    many of those read have another size than is recorded (see `recorded.RecordedSizes`).
+    and bottom by zeros; none has a side below the processor's `least_side`. `broken` is how many different
+    images could not be decoded so far, `misrecorded` how many of those read have another size than is
+    recorded (see `recorded.RecordedSizes`).
     """
 
     def __init__(
@@ -77,13 +79,13 @@ class DecodedImages:
     def broken(self) -> int:
         return len(self._broken)
 
-    @property
-    def misrecorded(self) -> int:
-        return len(self._recorded)
-
     def begin_epoch(self, shown: int) -> None:
         """Start to count what `readable` finds broken among the `shown` images of an epoch."""
         self._broken.begin_epoch(shown)
+
+    @property
+    def misrecorded(self) -> int:
+        return len(self._recorded)
 
     def readable(
         self, rows: Sequence[int], seed: int, epoch: int, among: Callable[[], np.ndarray] | None = None

@@ -89,8 +89,7 @@ class DataConfig(Section):
         size_divisor: both sides are multiples of it.
         decoder: what turns files into pixels; None: PIXELBERT_FAST_DECODER, or the best that can run.
         broken_limit: the share of an epoch's images that may be broken; others are shown in their place. More
-            of them end the run. Each process counts those it meets, from the epoch's beginning or, in a run
-            that goes on, from there.
+            of them end the run.
     """
 
     directory: str = "data/scenes"
