@@ -29,6 +29,7 @@ from datasets import Dataset, DatasetDict
 from PIL import Image
 
 from pixelbert_fast.data.build import build_set, make_builder
+from pixelbert_fast.data.decoders.choice import choose
 from pixelbert_fast.data.images import to_rgb
 from pixelbert_fast.data.records import write_card
 from pixelbert_fast.training.cli import main as train
@@ -249,8 +250,8 @@ def main() -> int:
         "",
         *table(outcome),
         "",
-        f"Python {platform.python_version()}, torch {torch.__version__}, Pillow {Image.__version__}, NumPy"
-        f" {np.__version__}; {time.monotonic() - start:.0f} s.",
+        f"Decoder {choose()}; Python {platform.python_version()}, torch {torch.__version__}, Pillow"
+        f" {Image.__version__}, NumPy {np.__version__}; {time.monotonic() - start:.0f} s.",
     ]
     print("\n".join(lines))
     if options.report:
