@@ -128,6 +128,17 @@ def test_visual_genome_refuses_a_split_file_by_which_it_could_leave_nothing_out(
         builder.plan()
 
 
+def test_visual_genome_finds_images_without_a_url_in_either_folder(tmp_path: Path) -> None:
+    builder = genome(tmp_path)
+    listed = builder.files[1].path
+    images = json.loads(listed.read_text())
+    for image in images[1:]:  # by the first the file is told
+        del image["url"]
+    listed.write_text(json.dumps(images))
+    records = [builder.render(spec) for spec in builder.plan().splits["train"]]
+    assert [record["key"] for record in records] == [f"visual-genome-{number}" for number in (1, 2, 5)]
+
+
 def test_visual_genome_tells_what_is_missing(tmp_path: Path) -> None:
     _, described, listed = write_visual_genome(tmp_path)
     with pytest.raises(UserError, match="has two annotation files"):

@@ -118,8 +118,9 @@ class VisualGenome(OfficialSet):
         if image_id is None:
             return Dropped(path, CHANGED)
         key = f"visual-genome-{image_id}"
-        # Some keep all images in one folder.
-        path = self.folder.first_of([path, PurePosixPath(path).name])
+        # Some keep all images in one folder, and some entries have no url, which says in which one it lies.
+        name = PurePosixPath(path).name
+        path = self.folder.first_of([path, name, *(f"{folder}/{name}" for folder in _FOLDERS)])
         return self.record(key, path, captions=_captions(phrases))
 
     @cached_property
