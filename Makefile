@@ -9,7 +9,8 @@ BIN := .venv/bin
 TESTS ?= tests
 PYTEST_FLAGS ?=
 
-.PHONY: setup demo test lint format kernels-static cuda-static gpu-report asan fuzz-ops zero-equality bench-engine kill-test clean
+.PHONY: setup demo test lint format kernels-static cuda-static gpu-report asan fuzz-ops broken-images \
+	zero-equality bench-engine kill-test clean
 
 setup:
 	@if [ -z "$(PYTHON)" ]; then echo "No Python >= 3.11 found; name one: make setup PYTHON=/path/to/python" >&2; exit 2; fi
@@ -46,6 +47,10 @@ gpu-report:
 # 100,000 random calls of the ops, to docs/results/fuzz-ops.md; Ctrl-C, and the same command goes on.
 fuzz-ops: setup
 	@$(BIN)/python tests/fuzz_ops.py --report
+
+# 1,000 mutated image files through a build and through runs, to docs/results/broken-images.md.
+broken-images: setup
+	@$(BIN)/python -m tests.broken_images --report
 
 # Every ZeRO stage in one and two processes against plain PyTorch, to docs/results/training-zero.md.
 zero-equality: setup

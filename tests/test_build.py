@@ -1,68 +1,17 @@
-"""Building a set: parallel, resumed, dropped records, and everything that may be in the way."""
+"""Building a set: what comes of it, dropped records, and everything that may be in the way."""
 
 import json
 import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import datasets
 import pytest
 
 from pixelbert_fast.data import records
-from pixelbert_fast.data.build import Dropped, Plan, build_set, make_builder
+from pixelbert_fast.data.build import build_set, make_builder
 from pixelbert_fast.data.records import open_set
 from pixelbert_fast.errors import RunError, UserError
-
-REPOSITORY = Path(__file__).parent.parent
-
-
-class Toy:
-    """Records without pictures; every image whose number is in `broken` is dropped."""
-
-    name = "toy"
-
-    def __init__(self, train=10, test=4, broken=()):
-        self.train, self.test, self.broken, self.rendered = train, test, broken, []
-
-    def options(self):
-        return {"train": self.train, "test": self.test, "broken": list(self.broken)}
-
-    def plan(self):
-        splits = {
-            "train": [("train", i) for i in range(self.train)],
-            "val": [],
-            "test": [("test", i) for i in range(self.test)],
-        }
-        pairs = {
-            split: [
-                {"left": i, "right": i + 1, "statement": f"{i}", "label": i % 2 == 0, "fact": "{}"}
-                for i in range(len(specs) - 1)
-            ]
-            for split, specs in splits.items()
-        }
-        return Plan(splits, {"captions_per_image": 1}, pairs)
-
-    def render(self, spec):
-        split, i = spec
-        self.rendered.append(spec)
-        if i in self.broken:
-            return Dropped(f"{split}-{i}", "not an image")
-        return {
-            "key": f"{split}-{i}",
-            "image": bytes([i]),
-            "height": 1,
-            "width": 1,
-            "captions": [f"number {i}"],
-        }
-
-
-def files(directory: Path) -> dict[str, bytes]:
-    return {
-        str(path.relative_to(directory)): path.read_bytes() for path in directory.rglob("*") if path.is_file()
-    }
+from tests.toy_sets import Toy
 
 
 def test_a_built_set_opens_with_datasets_and_with_open_set(tmp_path):
@@ -116,102 +65,12 @@ def test_a_finished_set_is_not_built_again(tmp_path):
     assert not again.rendered
 
 
-class _Stop(Exception):
-    pass
-
-
-def _stop_after(calls):
-    def progress(advance, total):
-        nonlocal calls
-        calls -= 1
-        if calls < 0:
-            raise _Stop
-
-    return progress
-
-
-def test_a_stopped_build_repeats_no_finished_block_and_ends_with_the_same_bytes(tmp_path):
-    build_set(Toy(broken=(5,)), tmp_path / "whole", workers=1, block=3)
-    with pytest.raises(_Stop):
-        build_set(Toy(broken=(5,)), tmp_path / "cut", workers=1, block=3, progress=_stop_after(2))
-    assert not (tmp_path / "cut").exists()
-    # What a kill in the last step leaves is no set and does no harm.
-    (tmp_path / "cut.partial" / "set").mkdir()
-    (tmp_path / "cut.partial" / "set" / "card.json").write_text("{}")
-    again, seen = Toy(broken=(5,)), []
-    # The block size of the first try holds: another one would cut the rest elsewhere.
-    build_set(again, tmp_path / "cut", workers=1, block=4, progress=lambda *now: seen.append(now))
-    assert seen[0] == (6, 14)
-    assert again.rendered[0] == ("train", 6)
-    assert files(tmp_path / "cut") == files(tmp_path / "whole")
-
-
-def test_an_unfinished_build_of_another_set_is_not_mixed_in(tmp_path):
-    with pytest.raises(_Stop):
-        build_set(Toy(), tmp_path / "set", workers=1, block=3, progress=_stop_after(2))
-    with pytest.raises(UserError, match=r"set\.partial holds an unfinished build of another data set"):
-        build_set(Toy(train=11), tmp_path / "set", workers=1)
-
-
-def _in_another_process(code: str) -> subprocess.Popen:
-    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(
-        [sys.executable, "-c", code], stdout=subprocess.PIPE, env=environment, text=True, cwd=REPOSITORY
-    )
-
-
-_BUILD = """
-import time
-from pixelbert_fast.data.build import build_set, make_builder
-
-def progress(advance, total):
-    if advance:
-        print(advance, flush=True)
-        time.sleep(60)
-
-if __name__ == "__main__":
-    builder = make_builder("scenes-objects", images=60, size=32)
-    build_set(builder, {out!r}, workers={workers}, block=4, progress=progress)
-"""
-
-
-def test_resumes_after_a_kill_and_leaves_no_worker(tmp_path):
-    out = tmp_path / "killed"
-    build = _in_another_process(_BUILD.format(out=str(out), workers=2))
-    try:
-        assert build.stdout.readline().strip() == "4"
-        children = _children(build.pid)
-        builder = make_builder("scenes-objects", images=60, size=32)
-        with pytest.raises(UserError, match="another process is building"):
-            build_set(builder, out, workers=1)
-    finally:
-        build.send_signal(signal.SIGKILL)
-        build.wait()
-        build.stdout.close()
-    assert not out.exists()
-    deadline = time.monotonic() + 20
-    while any(Path(f"/proc/{child}").exists() for child in children):
-        assert time.monotonic() < deadline, "a worker outlived its parent"
-        time.sleep(0.05)
-
-    seen = []
-    build_set(builder, out, workers=1, progress=lambda *now: seen.append(now))
-    assert seen[0][0] >= 4
-    build_set(builder, tmp_path / "whole", workers=1)
-    assert files(out) == files(tmp_path / "whole")
-
-
-def _children(pid: int) -> list[int]:
-    """The processes that `pid` started; none where the system has no /proc to tell."""
-    found = []
-    for status in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            parent = status.read_text().rpartition(")")[2].split()[1]
-        except OSError:
-            continue
-        if int(parent) == pid:
-            found.append(int(status.parent.name))
-    return found
+def test_a_folder_whose_name_is_not_in_utf_8(tmp_path):
+    odd = Toy()
+    odd.options = lambda: {"images": os.fsdecode(b"/data/caf\xe9")}
+    first = build_set(odd, tmp_path / "set", workers=1)
+    assert open_set(tmp_path / "set").card["builder"] == odd.options()
+    assert build_set(odd, tmp_path / "set", workers=1) == first
 
 
 def test_what_is_in_the_way_is_named(tmp_path):

@@ -145,6 +145,48 @@ def test_paths_stay_in_their_folder(tmp_path: Path) -> None:
     ]
 
 
+def test_splits_without_rows_are_left_out(tmp_path: Path) -> None:
+    whole = {
+        name: datasets.Dataset.from_dict(columns(n), features=FEATURES)
+        for name, n in {"train": 2, "validation": 0}.items()
+    }
+    datasets.DatasetDict(whole).save_to_disk(tmp_path / "saved")
+    _, report = build(tmp_path / "saved", tmp_path / "set", column=COLUMNS)
+    assert report.counts == {"train": 2, "val": 0, "test": 0}
+    datasets.DatasetDict({"validation": whole["validation"]}).save_to_disk(tmp_path / "empty")
+    with pytest.raises(UserError, match="empty has no rows"):
+        build(tmp_path / "empty", tmp_path / "other", column=COLUMNS)
+
+
+def test_splits_and_keys_that_are_stored_as_numbers_of_names(tmp_path: Path) -> None:
+    features = datasets.Features(
+        {
+            **FEATURES,
+            "part": datasets.ClassLabel(names=["test", "train"]),
+            "id": datasets.ClassLabel(names=["x", "y"]),
+        }
+    )
+    rows = {**columns(3), "part": [1, 0, 1], "id": [1, 0, None]}
+    datasets.Dataset.from_dict(rows, features=features).save_to_disk(tmp_path / "saved")
+    column = {**COLUMNS, "split": "part", "key": "id"}
+    _, report = build(tmp_path / "saved", tmp_path / "set", column=column)
+    assert {key: split for key, (split, *_) in records(tmp_path / "set").items()} == {
+        "y": "train",
+        "x": "test",
+    }
+    assert [one["why"] for one in report.dropped] == ["no key"]
+
+
+def test_columns_that_are_not_used_are_not_read(tmp_path: Path) -> None:
+    rows = {**columns(3), "depth": [{"bytes": b"no image", "path": None}] * 3}
+    whole = datasets.Dataset.from_dict(
+        rows, features=datasets.Features({**FEATURES, "depth": datasets.Image()})
+    )
+    whole.save_to_disk(tmp_path / "saved")
+    _, report = build(tmp_path / "saved", tmp_path / "set", column=COLUMNS)
+    assert report.counts == {"train": 3, "val": 0, "test": 0}
+
+
 def test_what_is_wrong_is_told_in_a_sentence(tmp_path: Path) -> None:
     datasets.Dataset.from_dict(columns(3), features=FEATURES).save_to_disk(tmp_path / "saved")
     put(tmp_path / "broken" / "state.json", b"{")

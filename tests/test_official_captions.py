@@ -231,6 +231,18 @@ def test_the_wrong_folder_of_images_is_told_before_anything_is_built(tmp_path: P
         build_set(builder, tmp_path / "set", workers=1)
 
 
+def test_coco_as_it_was_divided_in_2017(tmp_path: Path) -> None:
+    images, file = write_coco(tmp_path)
+    before = built("coco", tmp_path / "before", images=images, annotations=[file])[1]
+    for number, path in enumerate(sorted(images.glob("*/*.jpg"))):
+        folder = ("train2017", "val2017")[number % 2]
+        put(images / folder / path.name[-16:], path.read_bytes())
+        path.unlink()
+    report, records = built("coco", tmp_path / "set", images=images, annotations=[file])
+    assert report.counts == {"train": 3, "val": 2, "test": 1}
+    assert records == before
+
+
 def test_one_set_given_for_another_is_told(tmp_path: Path) -> None:
     images, file = write_flickr(tmp_path)
     with pytest.raises(

@@ -274,6 +274,19 @@ def test_several_sets_are_trained_on_and_each_is_evaluated(built, other):
         make_task(config(built, data={"sets": [*sets, {"directory": "/nowhere"}]}))
 
 
+def test_an_evaluation_of_nothing_is_refused_before_training(built, tmp_path, monkeypatch):
+    rows = Dataset.from_list([record(row) for row in range(5)])
+    DatasetDict({"train": rows, "test": rows.select(range(1))}).save_to_disk(tmp_path / "set")
+    write_card(tmp_path / "set", {"name": "grounds", "counts": {"train": 5, "test": 1}})
+    sets = {"sets": [{"directory": str(built)}, {"directory": str(tmp_path / "set")}]}
+    with pytest.raises(UserError, match=r"the split 'test' has less than 2 images in each of data\.sets"):
+        make_task(config(built, data=sets, evaluation={"splits": ["test"]}))
+    monkeypatch.chdir(built)
+    sets["sets"][0]["directory"] = "."
+    task = make_task(config(built, data=sets, evaluation={"splits": ["val"]}))
+    assert set(task.evaluate(task.model)) == {"./val"}
+
+
 def test_a_batch_that_could_not_hold_one_image_is_refused_before_training(built):
     # 32 x 32 pixels, and 2 texts of 40 word pieces at most.
     with pytest.raises(UserError, match="1023 pixels"):

@@ -82,6 +82,16 @@ def test_images_are_padded_with_zeros_to_the_largest(processor):
         assert not values[:, ~inside].any(), "padding is zero after normalisation"
 
 
+def test_no_side_becomes_less_than_the_model_needs(tmp_path):
+    processor = PixelBertImageProcessor(50, 80, least_side=9)
+    assert processor.pixels(picture(2, 300)).shape == (3, 9, 80)
+    assert processor.pixels(picture(300, 2)).shape == (3, 80, 9)
+    processor.save_pretrained(tmp_path)
+    assert PixelBertImageProcessor.from_pretrained(tmp_path).least_side == 9
+    with pytest.raises(UserError, match=r"short_side \(8\) is less than least_side \(9\)"):
+        processor(picture(2, 300), short_side=8)
+
+
 def test_size_divisor_rounds_both_sides():
     values = PixelBertImageProcessor(50, 80, size_divisor=32).pixels(picture(30, 40))
     assert values.shape == (3, 64, 64)  # 50 x 66 -> 64 x 64

@@ -44,6 +44,15 @@ def test_both_sides_are_rounded_to_the_nearest_multiple(size, divisor, expected)
     assert target_size(*size, 800, 1333, divisor) == expected
 
 
+def test_very_narrow_images_are_made_as_thick_as_the_model_needs():
+    assert target_size(3, 1000, 800, 1333, 1, least_side=33) == (33, 1333)
+    assert target_size(1000, 3, 800, 1333, 1, least_side=33) == (1333, 33)
+    assert target_size(3, 1000, 800, 1333, 16, least_side=33) == (48, 1328)
+    assert target_size(480, 640, 800, 1333, 1, least_side=33) == (800, 1066)
+    with pytest.raises(UserError, match=r"short_side \(32\) is less than least_side \(33\)"):
+        target_size(480, 640, 32, 64, 1, least_side=33)
+
+
 sides = st.integers(1, 6000)
 
 

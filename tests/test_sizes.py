@@ -19,6 +19,8 @@ RULES = st.sampled_from([(800, 1333, 1), (800, 1333, 32), (600, 1000, 64), (64, 
 def test_many_sizes_at_once_follow_the_rule(sizes, rule):
     expected = [target_size(height, width, *rule) for height, width in sizes]
     assert target_sizes(np.array(sizes), *rule).tolist() == [list(size) for size in expected]
+    thicker = [target_size(height, width, *rule, least_side=33) for height, width in sizes]
+    assert target_sizes(np.array(sizes), *rule, least_side=33).tolist() == [list(size) for size in thicker]
 
 
 @given(
@@ -37,7 +39,8 @@ def test_every_image_lies_in_a_bucket_of_its_own_proportions(sizes, rule, bucket
     assert 1 <= len(plan.buckets) <= buckets
     assert (plan.buckets % divisor == 0).all()
     assert (plan.size <= plan.buckets[plan.bucket]).all()
-    assert (plan.size >= 1).all()
+    # Of padded and of shrunk ones too: the model finds a place in each.
+    assert (plan.size >= 32).all()
     # Rounding to the divisor may pass the rule's sides by less than one divisor.
     assert (plan.buckets.max(axis=1) < long + divisor).all()
     for row, (own, size) in enumerate(zip(sizes, plan.size.tolist(), strict=True)):
@@ -66,7 +69,7 @@ def photographs():
 
 def test_common_shapes_fill_their_buckets_and_odd_ones_are_padded():
     sizes = photographs()
-    plan = plan_sizes(*sizes.T, 800, 1333, 32, buckets=8, fewest=8)
+    plan = plan_sizes(*sizes.T, 800, 1333, 32, buckets=8, fewest=8, least_side=64)
     assert not plan.padded[:2000].any()
     assert plan.padded[2000:].all()
     # The paper's rule, to the pixel: 1333 / 5 = 266.
@@ -96,6 +99,10 @@ def test_images_too_few_for_a_bucket_are_made_smaller_not_given_one():
     assert alone.buckets.tolist() == [[800, 1066]]
     assert alone.size[100].tolist() == [800, 88]
     assert (alone.group == alone.group[0]).all()
+    # In proportion it would be 19 pixels wide.
+    narrow = np.array([(480, 640)] * 100 + [(1000, 24)])
+    thick = plan_sizes(*narrow.T, 800, 1333, 1, fewest=16, least_side=33)
+    assert thick.size[100].tolist() == [800, 33]
 
 
 def test_a_single_bucket_holds_everything():

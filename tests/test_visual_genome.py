@@ -114,6 +114,31 @@ def test_visual_genome_takes_its_files_in_any_order_and_images_in_one_folder(tmp
     assert record["image"] == (images / f"{record['key'].removeprefix('visual-genome-')}.jpg").read_bytes()
 
 
+@pytest.mark.parametrize("cocoid", ["184613", None])
+def test_visual_genome_refuses_a_split_file_by_which_it_could_leave_nothing_out(
+    tmp_path: Path, cocoid: str | None
+) -> None:
+    builder = genome(tmp_path)
+    entries = [
+        coco_image(0, 391895, "test", FIVE),
+        coco_image(1, 184613, "val", FIVE) | {"cocoid": cocoid},
+    ]
+    builder.files[2].path.write_text(json.dumps({"images": entries, "dataset": "coco"}))
+    with pytest.raises(UserError, match=rf"of val has the cocoid {cocoid!r}, by which it cannot be left out"):
+        builder.plan()
+
+
+def test_visual_genome_finds_images_without_a_url_in_either_folder(tmp_path: Path) -> None:
+    builder = genome(tmp_path)
+    listed = builder.files[1].path
+    images = json.loads(listed.read_text())
+    for image in images[1:]:  # by the first the file is told
+        del image["url"]
+    listed.write_text(json.dumps(images))
+    records = [builder.render(spec) for spec in builder.plan().splits["train"]]
+    assert [record["key"] for record in records] == [f"visual-genome-{number}" for number in (1, 2, 5)]
+
+
 def test_visual_genome_tells_what_is_missing(tmp_path: Path) -> None:
     _, described, listed = write_visual_genome(tmp_path)
     with pytest.raises(UserError, match="has two annotation files"):

@@ -112,6 +112,16 @@ def test_val_is_scored_by_the_common_vocabulary(tmp_path: Path, official: list[P
     assert val["answer_scores"] == [[pytest.approx(0.9)]]
 
 
+def test_images_of_coco_as_divided_in_2017(tmp_path: Path, official: list[Path]) -> None:
+    for path in (tmp_path / "coco").glob("*2014/*.jpg"):
+        (tmp_path / "coco" / "val2017").mkdir(exist_ok=True)
+        path.rename(tmp_path / "coco" / "val2017" / path.name[-16:])
+    report = build(tmp_path, official)
+    assert report.counts == {"train": 10, "val": 1, "test": 2}
+    train = open_set(tmp_path / "set").split("train")
+    assert train["key"][:2] == ["COCO_train2014_000000000009", "COCO_train2014_000000000100"]
+
+
 def test_a_test_split_has_no_answers(tmp_path: Path, official: list[Path]) -> None:
     build(tmp_path, official)
     test = open_set(tmp_path / "set").split("test")
@@ -281,7 +291,14 @@ def test_texts_of_any_kind_are_kept(tmp_path: Path, official: list[Path]) -> Non
     long = "word " * 50_000
     change(official[0], lambda content: content["questions"][0].update(question=f"é 狗 \ud800 {long}"))
     change(official[1], lambda content: content["annotations"][-1]["answers"][0].update(answer="\udfff \x00"))
+    for one in range(9):  # so many that it is in the vocabulary
+        change(
+            official[1],
+            lambda content, one=one: content["annotations"][one].update(multiple_choice_answer="cup\ud83d"),
+        )
     build(tmp_path, official)
+    # What cannot be stored became a question mark, which no answer keeps.
+    assert "cup" in open_set(tmp_path / "set").answers()
     record = open_set(tmp_path / "set").split("train")[0]
     assert record["questions"][0]["question"] == f"é 狗 ? {long}".strip()
     assert record["raw_answers"][0][0] == "? \x00"

@@ -44,6 +44,14 @@ class Block:
         """The JSON file written last: a block counts as done once it is there."""
         return directory / f"{self.split}-{self.start:09d}.json"
 
+    def done(self, directory: Path) -> bool:
+        """Whether both files are whole: a machine that loses its power may keep their names alone."""
+        try:
+            told = json.loads(self.summary(directory).read_text())
+            return not told["rows"] or self.arrow(directory).stat().st_size == told["bytes"]
+        except (FileNotFoundError, ValueError, KeyError):
+            return False
+
     def dropped(self, directory: Path) -> list[dict]:
         """[{"index": place in the split's specs, "key", "why"}, ...]"""
         return json.loads(self.summary(directory).read_text())["dropped"]
@@ -60,7 +68,7 @@ def render_blocks(
     Raises RunError when a worker process dies, and whatever `builder.render` raises.
     """
     total = sum(len(block.specs) for block in blocks)
-    left = [block for block in blocks if not block.summary(directory).exists()]
+    left = [block for block in blocks if not block.done(directory)]
     progress(total - sum(len(block.specs) for block in left), total)
     workers = min(workers, len(left))
     if workers <= 1:
@@ -140,7 +148,8 @@ def write_block(builder: Any, block: Block, directory: Path) -> int:
                 arrow.write(record)
     path = block.summary(directory)
     beside = path.with_name(path.name + ".new")
-    beside.write_text(json.dumps({"rows": arrow.rows, "dropped": dropped}))
+    size = block.arrow(directory).stat().st_size if arrow.rows else 0
+    beside.write_text(json.dumps({"rows": arrow.rows, "bytes": size, "dropped": dropped}))
     os.replace(beside, path)
     return len(block.specs)
 

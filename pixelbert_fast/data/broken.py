@@ -8,10 +8,15 @@ logger = logging.getLogger(__name__)
 
 
 class BrokenImages:
-    """The images of a split that were found broken so far.
+    """The images of a split that were found broken so far, in this sitting and by this process.
 
     names: the key of each row, a column of the split; None: rows are told by number. limit: the share of an
     epoch's images that may be broken; a single one never ends a run, unless the limit is 0.
+
+    Nothing of it is kept in a state to resume from: a set may be mended between two sittings, and a broken
+    image is found again, told again and counted again when it is met again. What stands in for it depends on
+    none of this (see `decoded.DecodedImages.readable`). A run that goes on within an epoch compares those
+    that it meets in the rest of it with all of the epoch's images.
     """
 
     def __init__(self, names=None, limit: float = 0.01):

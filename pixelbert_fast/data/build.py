@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -114,12 +114,13 @@ def build_set(
     if out.name in ("", "..") or out.is_symlink():
         out = out.resolve()
     identity = {"name": builder.name, "options": json.loads(json.dumps(builder.options()))}
+    partial = out.parent / (out.name + ".partial")
     done = _finished(out, identity)
     if done is not None:
+        _clear_away(partial)
         return done
     if out.is_mount():
         raise UserError(f"{out} is where a file system is mounted, name a directory below it")
-    partial = out.parent / (out.name + ".partial")
     try:
         with _claimed(partial, {**identity, "version": VERSION}, block, out) as block:
             # Another process may have finished it between the look above and the lock.
@@ -211,6 +212,8 @@ def _claimed(partial: Path, identity: dict, block: int, out: Path) -> Iterator[i
         except ValueError:
             there = None
         if there is None:
+            # Blocks of which nobody knows any more what they are of.
+            _empty(partial)
             there = {**identity, "block": block}
             beside = path.with_name(path.name + ".new")
             beside.write_text(json.dumps(there, indent=1) + "\n")
@@ -221,6 +224,22 @@ def _claimed(partial: Path, identity: dict, block: int, out: Path) -> Iterator[i
                 f"{partial} holds an unfinished build of another data set: delete it or build elsewhere"
             )
         yield block
+
+
+def _clear_away(partial: Path) -> None:
+    """Delete what a kill has left between the naming of a finished set and the end of its build."""
+    with suppress(OSError), open(partial / "lock") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        shutil.rmtree(partial)
+
+
+def _empty(partial: Path) -> None:
+    """Delete all that is in OUT.partial but the lock."""
+    for path in partial.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif path.name != "lock":
+            path.unlink()
 
 
 def _plan_blocks(plan: Plan, size: int) -> list[Block]:
@@ -248,6 +267,8 @@ def _assemble(plan: Plan, blocks: list[Block], partial: Path, identity: dict) ->
         counts[split] = len(specs) - len(gone)
         if specs and not counts[split]:
             why = missing[0]["why"]
+            for block in own:  # the same build, when that was put right, looks at them again
+                block.summary(partial).unlink()
             raise UserError(f"all {len(specs)} images of split {split!r} were dropped, the first for: {why}")
         if plan.pairs is not None:
             rows[split] = {

@@ -86,6 +86,10 @@ class CaptionFile(OfficialSet):
                 continue
             key = _key(path)
             split = split_named(row.get(columns["split"])) if "split" in columns else None
+            if "split" not in columns and "split" in row:
+                raise UserError(
+                    f"{self.files[0].path}: row {number:,} has a split and the first row has none"
+                )
             captions = clean_captions(_texts(row, columns["caption"]), counted)
             images.add(key, place if captions else None, split)
         splits, refused = images.planned("split" in columns, self.shares)

@@ -83,7 +83,10 @@ class CaptionTable:
             except UnicodeDecodeError:
                 raise UserError(f"{self.path}: line {reader.line_num + 1:,} is not in UTF-8") from None
             except csv.Error as error:
-                raise UserError(f"{self.path}: line {reader.line_num:,} cannot be read ({error})") from None
+                raise UserError(
+                    f"{self.path}: line {reader.line_num:,} cannot be read ({error}): mend it, or give the "
+                    "captions as .jsonl"
+                ) from None
             if fields is None:
                 return
             if not any(fields):

@@ -12,6 +12,7 @@ from pixelbert_fast.data.decoders import plain
 from pixelbert_fast.data.decoders.buffers import Buffers
 from pixelbert_fast.data.decoders.choice import make_decoder
 from pixelbert_fast.data.decoders.normalising import Normalisation
+from pixelbert_fast.data.recorded import RecordedSizes
 from pixelbert_fast.data.sampler import random_stream
 from pixelbert_fast.data.sizes import SizePlan, target_sizes
 from pixelbert_fast.data.stored_bytes import StoredBytes
@@ -44,7 +45,9 @@ class DecodedImages:
     cache changes no value.
 
     Pixels are channels_last in memory. Images smaller than the largest of their batch are padded at the right
-    and bottom by zeros. `broken` is how many different images could not be decoded so far.
+    and bottom by zeros; none has a side below the processor's `least_side`. `broken` is how many different
+    images could not be decoded so far, `misrecorded` how many of those read have another size than is
+    recorded (see `recorded.RecordedSizes`).
     """
 
     def __init__(
@@ -60,10 +63,11 @@ class DecodedImages:
     ):
         self._images = StoredBytes(split)
         self._plan = plan
+        columns = split.select_columns(["height", "width"]).with_format("numpy")[:]
+        recorded = np.stack([columns["height"], columns["width"]], axis=1).astype(np.int32)
         if plan is None:
-            limits = (image_processor.short_side, image_processor.long_side, image_processor.size_divisor)
-            recorded = split.select_columns(["height", "width"]).with_format("numpy")[:]
-            recorded = np.stack([recorded["height"], recorded["width"]], axis=1)
+            rule = image_processor
+            limits = rule.short_side, rule.long_side, rule.size_divisor, rule.least_side
             self._sizes = target_sizes(recorded, *limits)
         else:
             self._sizes = plan.size
@@ -75,6 +79,7 @@ class DecodedImages:
         self._room = int(cache_megabytes * 2**20) if self._decoder.name == plain.NAME else 0
         keys = split.select_columns(["key"]) if "key" in split.column_names else None
         self._broken = BrokenImages(keys, broken_limit)
+        self._recorded = RecordedSizes(recorded, keys)
 
     @property
     def broken(self) -> int:
@@ -87,6 +92,10 @@ class DecodedImages:
     def begin_epoch(self, shown: int) -> None:
         """Start to count what `readable` finds broken among the `shown` images of an epoch."""
         self._broken.begin_epoch(shown)
+
+    @property
+    def misrecorded(self) -> int:
+        return len(self._recorded)
 
     def readable(
         self, rows: Sequence[int], seed: int, epoch: int, among: Callable[[], np.ndarray] | None = None
@@ -172,7 +181,10 @@ class DecodedImages:
         return values.permute(0, 3, 1, 2), sizes, broken
 
     def _encoded(self, rows: list[int]) -> Iterator[tuple[int, bytes]]:
-        return ((row, self._images[row] or b"") for row in rows)
+        for row in rows:
+            encoded = self._images[row] or b""
+            self._recorded.check(row, encoded)
+            yield row, encoded
 
     def _size(self, row: int) -> tuple[int, int]:
         height, width = self._sizes[row]

@@ -7,6 +7,7 @@ holds ``datasets.Image``, encoded bytes, or paths; a caption is a text or a list
 ``load_dataset`` keeps a copy of what it reads in its own cache ($HF_HOME), as ever.
 """
 
+import json
 import os
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
@@ -96,8 +97,8 @@ class HuggingFace:
             self._check_kinds(one)
         if self.shares and ("split" in self.columns or len(sets) > 1):
             raise UserError(f"{self.source} has splits of its own: leave out --share")
-        # The rows as they are stored: an image is never decoded here.
-        self.sets = {name: _undecoded(one, self.columns["image"]) for name, one in sets.items()}
+        # The rows as they are stored, without the columns that are not used: an image is never decoded here.
+        self.sets = {name: _undecoded(one, self.columns) for name, one in sets.items()}
 
     def options(self) -> dict:
         """The set's identity; the fingerprints are those that `datasets` keeps of what it opened."""
@@ -146,7 +147,11 @@ class HuggingFace:
         name = self._names[spec >> _ROW_BITS]
         row = spec & (1 << _ROW_BITS) - 1
         columns = self.sets[name][row]
-        key = self._key(name, row, {"key": columns.get(self.columns.get("key"))})
+        theirs = self.columns.get("key")
+        key = columns.get(theirs)
+        if theirs is not None:
+            key = _label(key, getattr(self.sets[name].features[theirs], "names", None))
+        key = self._key(name, row, {"key": key})
         texts = []
         for column in self.columns["caption"]:
             value = columns[column]
@@ -176,8 +181,11 @@ class HuggingFace:
         if not named:
             yield from ((row, {}) for row in range(len(one)))
             return
-        for row, columns in enumerate(one.select_columns(list(named.values()))):
-            yield row, {ours: columns[theirs] for ours, theirs in named.items()}
+        # What is stored as the number of a name is meant by its name.
+        names = {ours: getattr(one.features[theirs], "names", None) for ours, theirs in named.items()}
+        for row, columns in enumerate(one.select_columns(list(dict.fromkeys(named.values())))):
+            values = {ours: columns[theirs] for ours, theirs in named.items()}
+            yield row, {ours: _label(value, names[ours]) for ours, value in values.items()}
 
     def _key(self, name: str, row: int, columns: dict) -> str:
         if "key" not in self.columns:
@@ -233,26 +241,55 @@ class HuggingFace:
         return [{**file.entry(), "file": str(path.relative_to(self.directory))} for path, file in files]
 
 
-def _undecoded(one: Any, column: str) -> Any:
+def _label(value: Any, names: Sequence[str] | None) -> Any:
+    if names is None or value is None:
+        return value
+    return names[value] if 0 <= value < len(names) else None
+
+
+def _undecoded(one: Any, columns: Mapping[str, Any]) -> Any:
     from datasets import Image
 
+    column = columns["image"]
+    named = [columns[ours] for ours in ("image", "key", "split") if ours in columns]
+    one = one.select_columns(list(dict.fromkeys([*named, *columns["caption"]])))
     return one.cast_column(column, Image(decode=False)) if isinstance(one.features[column], Image) else one
 
 
 def _opened(source: str, directory: Path | None, config: str | None) -> dict[str, Any]:
     """The splits of a set by name, memory-mapped. Raises UserError where it cannot be opened."""
-    from datasets import DatasetDict, load_dataset, load_from_disk
+    from datasets import load_dataset
 
     saved = directory is not None and any(
         (directory / name).is_file() for name in ("dataset_dict.json", "state.json")
     )
     try:
         with no_bars():
-            found = load_from_disk(source) if saved else load_dataset(source, config)
+            found = _saved(directory) if saved else load_dataset(source, config)
     except Exception as error:  # datasets raises many kinds
         why = str(error).strip().partition("\n")[0] or type(error).__name__
         raise UserError(f"the set {source} cannot be opened: {why}") from error
-    return dict(found) if isinstance(found, DatasetDict) else {"train": found}
+    if not found:
+        raise UserError(f"the set {source} has no rows: give one that has")
+    return dict(found) if isinstance(found, dict) else {"train": found}
+
+
+def _saved(directory: Path) -> Any:
+    """A set written by ``save_to_disk``, without splits that have no rows: `datasets` fails to open those."""
+    from datasets import load_from_disk
+
+    listed = directory / "dataset_dict.json"
+    if not listed.is_file():
+        return load_from_disk(os.fspath(directory))
+    states = {
+        name: json.loads((directory / name / "state.json").read_text())
+        for name in json.loads(listed.read_text())["splits"]
+    }
+    return {
+        name: load_from_disk(os.fspath(directory / name))
+        for name, state in states.items()
+        if state["_data_files"]
+    }
 
 
 def _origin(opened: dict[str, Any]) -> dict:

@@ -5,6 +5,7 @@ import io
 import os
 import stat
 import warnings
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 from PIL import Image, UnidentifiedImageError
@@ -73,6 +74,10 @@ class ImageFolder:
         if not regular:  # a pipe would never end
             raise Unusable("not a file but a folder or device")
         return file
+
+    def first_of(self, paths: Sequence[str]) -> str:
+        """The first of these paths at which something lies, else the first of them."""
+        return next((path for path in paths if os.path.lexists(self.root / path)), paths[0])
 
     def read(self, path: str) -> dict:
         """The columns image, height and width of the file at `path`. Raises Unusable, as `find` does too."""

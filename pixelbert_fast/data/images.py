@@ -16,6 +16,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from ..errors import UserError
+from .colours import narrowed, over_white, pil_colours, transparent_value
 
 MAX_PIXELS = 89_478_485
 """Largest picture that is decoded, in pixels: a quarter of a GiB at three bytes each, Pillow's own bound."""
@@ -33,10 +34,6 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-
-# What a sample of a PNG is multiplied by when Pillow widens it to 8 bits; the transparent value in the
-# file's header is not widened with it.
-_PNG_WIDENING = {"L;2": 85, "L;4": 17}
 
 # Room for the rounding of an interpolation, an eighth of a grey level.
 _FLOAT_SLACK = 0.0005
@@ -195,9 +192,9 @@ def _check_pixels(image: Image.Image, name: str, max_pixels: int) -> None:
 def _from_pil(image: Image.Image, name: str, max_pixels: int) -> np.ndarray:
     _check_pixels(image, name, max_pixels)
     try:
-        transparent = _transparent_value(image)  # before load(), which forgets how samples are packed
+        transparent = transparent_value(image)  # before load(), which forgets how samples are packed
         image.load()
-        return _pil_colours(_upright(image), transparent, image.format, name)
+        return pil_colours(_upright(image), transparent, image.format, name)
     except UserError:
         raise
     except Exception as error:
@@ -217,67 +214,6 @@ def _orientation(image: Image.Image) -> int:
     return int(orientation) if orientation in _TURNS else 1
 
 
-def _transparent_value(image: Image.Image) -> Any:
-    """What `info["transparency"]` should say, in the samples that Pillow decodes to."""
-    value = image.info.get("transparency")
-    tile = getattr(image, "tile", None)
-    if image.format != "PNG" or value is None or not tile:
-        return value
-    packing = tile[0][3] if isinstance(tile[0][3], str) else tile[0][3][0]
-    if packing == "RGB;16B":
-        return tuple(sample >> 8 for sample in value)
-    if packing == "1":
-        return 255 if value else 0
-    return value * _PNG_WIDENING.get(packing, 1) if isinstance(value, int) else value
-
-
-def _pil_colours(image: Image.Image, transparent: Any, file_format: str | None, name: str) -> np.ndarray:
-    mode = image.mode
-    if mode in ("I", "F") or mode.startswith("I;16"):
-        samples = np.asarray(image)
-        grey = _deep_grey(samples, mode, file_format, name)
-        if isinstance(transparent, int):
-            grey = np.where(samples == transparent, np.uint8(255), grey)
-        return np.repeat(grey[..., None], 3, axis=-1)
-    if mode == "LAB":
-        return np.array(_lab_to_rgb(image))
-    if mode in ("1", "L", "RGB"):
-        rgb = np.array(image.convert("RGB"))
-        if isinstance(transparent, (int, tuple)):  # one colour (or grey level) stands for "nothing here"
-            rgb[(rgb == np.asarray(transparent, dtype=np.int64)).all(axis=-1)] = 255
-        return rgb
-    if image.has_transparency_data:
-        image = image.convert("LA") if mode == "La" else image  # premultiplied grey has no way to RGBA
-        return _over_white(np.array(image.convert("RGBA")))
-    return np.array(image.convert("RGB"))
-
-
-def _deep_grey(samples: np.ndarray, mode: str, file_format: str | None, name: str) -> np.ndarray:
-    if mode == "F":
-        top = samples.max()
-        if not (samples.min() >= 0 and top <= 255):  # false for NaN too
-            raise UserError(f"{name} (mode F) has values outside 0..255 or NaN: scale it to 0..1 first")
-        return np.rint(samples * 255 if top <= 1 else samples).astype(np.uint8)
-    low, top = int(samples.min()), int(samples.max())
-    if low < 0 or top > 65535:
-        raise UserError(f"{name} (mode {mode}) has values outside 0..65535: scale it to 8 or 16 bits first")
-    if mode == "I" and top <= 255 and file_format != "PPM":
-        return samples.astype(np.uint8)
-    return _narrowed(samples)
-
-
-def _lab_to_rgb(image: Image.Image) -> Image.Image:
-    try:
-        from PIL import ImageCms
-
-        lab, srgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
-    except ImportError as error:
-        raise UserError(
-            "a LAB image needs a Pillow built with LittleCMS: convert the image to RGB first"
-        ) from error
-    return ImageCms.profileToProfile(image, lab, srgb, outputMode="RGB")
-
-
 def _from_array(array: np.ndarray, name: str, *, channels_first: bool) -> np.ndarray:
     name = f"image {name}"
     if array.ndim == 2:
@@ -294,7 +230,7 @@ def _from_array(array: np.ndarray, name: str, *, channels_first: bool) -> np.nda
         raise UserError(f"{name} has no pixels")
     array = _eight_bits(array, name)
     if array.shape[-1] == 4:
-        return _over_white(array)
+        return over_white(array)
     return np.array(np.broadcast_to(array, (*array.shape[:2], 3)), order="C")
 
 
@@ -305,7 +241,7 @@ def _eight_bits(array: np.ndarray, name: str) -> np.ndarray:
     if kind == "b":
         return array.astype(np.uint8) * 255
     if kind == "u" and array.dtype.itemsize == 2:  # of either byte order
-        return _narrowed(array)
+        return narrowed(array)
     if kind in "iu":
         if array.min() < 0 or array.max() > 255:
             raise UserError(
@@ -319,17 +255,6 @@ def _eight_bits(array: np.ndarray, name: str) -> np.ndarray:
             )
         return np.rint(np.clip(array, 0, 1) * np.float32(255)).astype(np.uint8)
     raise UserError(f"{name} has dtype {array.dtype}: expected uint8, uint16, bool or floats in 0..1")
-
-
-def _narrowed(samples: np.ndarray) -> np.ndarray:
-    """16 bits -> 8, to the nearest: 0 stays black and 65535 becomes 255."""
-    return ((samples.astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8)
-
-
-def _over_white(rgba: np.ndarray) -> np.ndarray:
-    """uint8 ``[H, W, 4]`` -> uint8 ``[H, W, 3]``, to the nearest; the sum stays below 2**16."""
-    alpha = rgba[..., 3:].astype(np.uint16)
-    return ((rgba[..., :3] * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
 
 
 def _shortened(text: str) -> str:

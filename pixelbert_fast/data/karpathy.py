@@ -6,8 +6,8 @@ COCO's have "filepath" (train2014 or val2014) and "cocoid" as well. "split" is t
 restval, which is trained on. A caption is "raw"; an image has five of them, some of COCO's more, some ending
 with a line end.
 
-The images lie below one folder: COCO's in train2014/ and val2014/, Flickr30K's in flickr30k-images/ or in the
-folder itself.
+The images lie below one folder: COCO's in train2014/ and val2014/, or as train2017/ and val2017/ hold them,
+Flickr30K's in flickr30k-images/ or in the folder itself.
 """
 
 from array import array
@@ -27,6 +27,7 @@ from pixelbert_fast.data.official import (
     Keys,
     OfficialSet,
     clean_captions,
+    coco_paths,
     split_named,
 )
 from pixelbert_fast.data.records import SPLITS
@@ -72,7 +73,8 @@ class _Karpathy(OfficialSet):
         """A record's key; None where the image has no name or number to make it of."""
         raise NotImplementedError
 
-    def path(self, image: dict) -> str:
+    def paths(self, image: dict) -> list[str]:
+        """Where the file of an image that has a key may lie, the official place first."""
         raise NotImplementedError
 
     def plan(self) -> Plan:
@@ -84,13 +86,13 @@ class _Karpathy(OfficialSet):
             if isinstance(read, Dropped):
                 dropped.append(read)
                 continue
-            key, split, path, _ = read
+            key, split, paths, _ = read
             if not keys.take(key):
                 dropped.append(Dropped(key, DUPLICATE))
                 continue
             splits[split].append(element.place)
-            if len(first) < _FIRST:
-                first.append(path)
+            if len(first) < _FIRST * len(paths):
+                first += paths
         self.check_some(splits, dropped)
         self.check_layout(first, self.layout)
         return Plan(splits, self.card(counted=counted, published=self.published, dropped=dropped))
@@ -103,13 +105,13 @@ class _Karpathy(OfficialSet):
             return Dropped("image", CHANGED)
         if isinstance(read, Dropped):
             return Dropped(read.key, CHANGED)
-        key, _, path, captions = read
-        return self.record(key, path, captions=captions)
+        key, _, paths, captions = read
+        return self.record(key, self.folder.first_of(paths), captions=captions)
 
     def _read(
         self, image: Any, place: str, counted: Counter | None = None
-    ) -> tuple[str, str, str, list[str]] | Dropped:
-        """Key, split, path and captions of an image, or why it has none; `place` names one without a key."""
+    ) -> tuple[str, str, list[str], list[str]] | Dropped:
+        """Key, split, paths and captions of an image, or why it has none; `place` names one without a key."""
         if not isinstance(image, dict) or not isinstance(image.get("filename"), str):
             return Dropped(place, "no filename")
         key = self.key(image)
@@ -123,14 +125,14 @@ class _Karpathy(OfficialSet):
         captions = clean_captions([one.get("raw") for one in sentences if isinstance(one, dict)], counted)
         if not captions:
             return Dropped(key, NO_CAPTION)
-        return key, split, self.path(image), captions
+        return key, split, self.paths(image), captions
 
 
 class Coco(_Karpathy):
     """COCO captions of 2014.
 
     Args:
-        images: the folder that holds train2014/ and val2014/.
+        images: the folder that holds train2014/ and val2014/, or train2017/ and val2017/.
         annotations: dataset_coco.json.
 
     Raises UserError for a missing folder or file; `plan` does for another file.
@@ -143,16 +145,17 @@ class Coco(_Karpathy):
     needed = ("filename", "filepath", "split", "cocoid", "sentences")
     # TensorFlow Datasets' coco_captions counts the same: 82,783 train and 30,504 restval, 5,000, 5,000.
     published = {"images in train": 113_287, "images in val": 5_000, "images in test": 5_000}
-    layout = "give the folder that holds train2014 and val2014"
+    layout = "give the folder that holds train2014 and val2014, or train2017 and val2017"
 
     def key(self, image: dict) -> str | None:
         """``coco-`` and COCO's own number of the image."""
         number = image.get("cocoid")
         return f"coco-{number}" if isinstance(number, int) and not isinstance(number, bool) else None
 
-    def path(self, image: dict) -> str:
-        """``train2014/COCO_train2014_000000000009.jpg``"""
-        return f"{image['filepath']}/{image['filename']}" if image.get("filepath") else image["filename"]
+    def paths(self, image: dict) -> list[str]:
+        """``train2014/COCO_train2014_000000000009.jpg``, or ``train2017/000000000009.jpg``"""
+        path = f"{image['filepath']}/{image['filename']}" if image.get("filepath") else image["filename"]
+        return coco_paths(path, image["cocoid"])
 
 
 class Flickr30k(_Karpathy):
@@ -182,6 +185,6 @@ class Flickr30k(_Karpathy):
         """``flickr30k-`` and the name of the file without its ending."""
         return f"flickr30k-{image['filename'].removesuffix('.jpg')}"
 
-    def path(self, image: dict) -> str:
+    def paths(self, image: dict) -> list[str]:
         """The file, below flickr30k-images/ where that is not the folder given."""
-        return self._below + image["filename"]
+        return [self._below + image["filename"]]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -94,9 +93,7 @@ class NLVR2(OfficialSet):
     def render(self, spec: tuple[str, str, str | None]) -> dict | Dropped:
         """The record of one image; it has no captions."""
         image = _Image(*spec)
-        paths = _paths(image)
-        path = next((path for path in paths if os.path.lexists(self.folder.root / path)), paths[0])
-        return self.record(image.key, path, captions=[])
+        return self.record(image.key, self.folder.first_of(_paths(image)), captions=[])
 
 
 def _first(dropped: list[Dropped]) -> str:

@@ -137,6 +137,14 @@ class OfficialSet:
             )
 
 
+def coco_paths(path: str, number: int) -> list[str]:
+    """Where an image of COCO's train2014 or val2014 may lie: at `path`, or in train2017 or val2017.
+
+    The folders of 2017 hold the pictures of those of 2014 under shorter names, divided otherwise.
+    """
+    return [path, *(f"{folder}/{number:012d}.jpg" for folder in ("train2017", "val2017"))]
+
+
 class Keys:
     """The keys of a set, each once. `take` says whether a key is new; numbers cost the least memory."""
 
@@ -216,7 +224,9 @@ def columns_named(
     found: dict[str, Any] = {}
     for ours in ("image", "caption", *optional):
         theirs = column.get(ours, ours)
-        several = [theirs] if theirs in there else [name.strip() for name in theirs.split(",")]
+        several = (
+            [theirs] if theirs in there else [*dict.fromkeys(name.strip() for name in theirs.split(","))]
+        )
         missing = [name for name in several if name not in there]
         if missing and ours in optional and ours not in column:
             continue

@@ -29,6 +29,7 @@ class ImageOptions(TypedDict, total=False):
     short_side: int
     long_side: int
     size_divisor: int
+    least_side: int
     image_mean: Sequence[float]
     image_std: Sequence[float]
 
@@ -39,6 +40,8 @@ class PixelBertImageProcessor(BaseImageProcessor):
     Args:
         short_side, long_side: pixels; see `resizing.target_size`. The paper's ResNet-50 figures by default.
         size_divisor: both sides are rounded to its nearest multiple (at least one).
+        least_side: no side becomes less, in pixels, whatever that does to the proportions of a very narrow
+            image: what the model needs to find one place in it, its output stride + 1.
         image_mean, image_std: three numbers each (R, G, B) for values in 0..1; ImageNet's by default.
 
     Raises UserError for an unknown option or a value that cannot be right.
@@ -54,6 +57,7 @@ class PixelBertImageProcessor(BaseImageProcessor):
         size_divisor: int = 1,
         image_mean: Sequence[float] = IMAGENET_MEAN,
         image_std: Sequence[float] = IMAGENET_STD,
+        least_side: int = 1,
         **others: Any,
     ):
         for name in others.keys() - _BOOKKEEPING:
@@ -64,11 +68,12 @@ class PixelBertImageProcessor(BaseImageProcessor):
                 else f"the options are {', '.join(ImageOptions.__annotations__)}"
             )
             raise UserError(f"{name} is not an option of the image processor: {hint}")
-        check_size_options(short_side, long_side, size_divisor)
+        check_size_options(short_side, long_side, size_divisor, least_side)
         super().__init__()
         self.short_side = int(short_side)
         self.long_side = int(long_side)
         self.size_divisor = int(size_divisor)
+        self.least_side = int(least_side)
         self.image_mean = _three_numbers("image_mean", image_mean)
         self.image_std = _three_numbers("image_std", image_std)
         if min(self.image_std) <= 0:
@@ -77,7 +82,8 @@ class PixelBertImageProcessor(BaseImageProcessor):
     def pixels(self, image: Any) -> Tensor:
         """Decode, resize and normalise one image (as `images.to_rgb` takes it) -> float32 ``[3, h, w]``."""
         rgb = to_rgb(image)
-        size = target_size(*rgb.shape[:2], self.short_side, self.long_side, self.size_divisor)
+        rule = self.short_side, self.long_side, self.size_divisor, self.least_side
+        size = target_size(*rgb.shape[:2], *rule)
         rgb = resize(rgb, size)
         values = np.empty((3, *size), dtype=np.float32)
         for channel, (mean, std) in enumerate(zip(self.image_mean, self.image_std, strict=True)):

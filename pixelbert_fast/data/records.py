@@ -102,7 +102,11 @@ def write_card(directory: Path | str, card: dict) -> None:
     """Write card.json, with the format's name and version first."""
     card = {"format": FORMAT, "version": VERSION, **card}
     text = json.dumps(card, indent=1, ensure_ascii=False) + "\n"
-    Path(directory, CARD).write_text(text, encoding="utf-8")
+    try:
+        content = text.encode()
+    except UnicodeEncodeError:  # the name of a folder that is not in UTF-8
+        content = (json.dumps(card, indent=1) + "\n").encode()
+    Path(directory, CARD).write_bytes(content)
 
 
 def read_card(directory: Path | str) -> dict | None:

@@ -62,7 +62,7 @@ def target_sizes(
 
     No side becomes less than `least_side` rounded up to a multiple of `divisor`.
     """
-    check_size_options(short_side, long_side, divisor)
+    check_size_options(short_side, long_side, divisor, least_side)
     sizes = np.asarray(sizes, dtype=np.int64).reshape(-1, 2)
     _check_recorded(sizes)
     short, long = sizes.min(axis=1), sizes.max(axis=1)
@@ -89,7 +89,7 @@ def plan_sizes(
     buckets: int = 8,
     aspect_change: float = 0.08,
     fewest: int = 1,
-    least_side: int = 64,
+    least_side: int = 1,
 ) -> SizePlan:
     """Choose the buckets for images of these sizes and give each image its own.
 
@@ -109,7 +109,7 @@ def plan_sizes(
         least_side: no side becomes less, in pixels, whatever that does to the proportions of an image of 1 x
             1000: the backbone must find at least one place in it.
 
-    Raises UserError for options that are not positive, or an image without pixels.
+    Raises UserError for options that are not positive or not in order, or an image without pixels.
     """
     if buckets < 1 or not 0 <= aspect_change < 1:
         raise UserError(
@@ -119,7 +119,6 @@ def plan_sizes(
     recorded = np.stack([np.asarray(height), np.asarray(width)], axis=1).astype(np.int32).reshape(-1, 2)
     _check_recorded(recorded)
     kinds, kind, count = _distinct(recorded)
-    least_side = min(least_side, short_side)
     rounded = target_sizes(kinds, short_side, long_side, divisor, least_side)
     exact = target_sizes(kinds, short_side, long_side, 1, least_side)
     chosen = _most_wanted(kinds, rounded, count, buckets, aspect_change, fewest)
@@ -134,7 +133,7 @@ def plan_sizes(
     every = np.concatenate([chosen, rest]).astype(np.int32)
     lost = bucket < 0
     if lost.any():
-        size[lost], bucket[lost] = _squeezed_in(exact[lost], every)
+        size[lost], bucket[lost] = _squeezed_in(exact[lost], every, least_side)
     used, number = np.unique(bucket, return_inverse=True)
     every, bucket = every[used], number.reshape(-1).astype(np.int32)
     padded = (size != every[bucket]).any(axis=1)
@@ -222,18 +221,19 @@ def _catch_all(
     return -(-np.array(held, dtype=np.int64).reshape(-1, 2) // divisor) * divisor
 
 
-def _squeezed_in(exact: np.ndarray, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The bucket in which each image stays largest, and its size there."""
+def _squeezed_in(exact: np.ndarray, chosen: np.ndarray, least_side: int) -> tuple[np.ndarray, np.ndarray]:
+    """The bucket in which each image stays largest, and its size there, no side less than `least_side`."""
     scale = np.minimum(chosen[None] / exact[:, None], 1.0).min(axis=2)
     best = scale.argmax(axis=1)
-    return _shrunk(exact, chosen[best]), best
+    return _shrunk(exact, chosen[best], least_side), best
 
 
-def _shrunk(sizes: np.ndarray, within: np.ndarray) -> np.ndarray:
-    """The largest size in proportion to each of `sizes` inside `within`: int64 `[n, 2]`, at least 1 pixel."""
+def _shrunk(sizes: np.ndarray, within: np.ndarray, least_side: int) -> np.ndarray:
+    """The largest size in proportion to each of `sizes` inside `within`, thickened to `least_side`: int64."""
     scale = (within / sizes).min(axis=1, keepdims=True)
     scaled = np.floor(sizes * np.minimum(scale, 1.0) + _ROUNDING).astype(np.int64)
-    return np.clip(scaled, 1, within)
+    # No bucket has a side below `least_side`.
+    return np.clip(scaled, least_side, within)
 
 
 # What the quotients and logarithms of whole numbers below 2**31 may be off by.

@@ -34,10 +34,11 @@ class SizeRule(NamedTuple):
     short_side: int
     long_side: int
     divisor: int = 1
+    least_side: int = 1
 
     def of(self, height: int, width: int) -> tuple[int, int]:
         """Height and width that an image of this size is resized to: its bucket."""
-        return target_size(height, width, self.short_side, self.long_side, self.divisor)
+        return target_size(height, width, *self)
 
 
 class Summary(NamedTuple):

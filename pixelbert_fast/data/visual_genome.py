@@ -9,7 +9,6 @@ Half of the images are COCO's: those in the val and test splits of Karpathy and 
 pre-trained on them is evaluated there.
 """
 
-import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import cached_property
@@ -119,8 +118,9 @@ class VisualGenome(OfficialSet):
         if image_id is None:
             return Dropped(path, CHANGED)
         key = f"visual-genome-{image_id}"
-        if not os.path.lexists(self.folder.root / path):
-            path = PurePosixPath(path).name  # some keep all images in one folder
+        # Some keep all images in one folder, and some entries have no url, which says in which one it lies.
+        name = PurePosixPath(path).name
+        path = self.folder.first_of([path, name, *(f"{folder}/{name}" for folder in _FOLDERS)])
         return self.record(key, path, captions=_captions(phrases))
 
     @cached_property
@@ -144,8 +144,15 @@ class VisualGenome(OfficialSet):
         held_out = set()
         for element in karpathy_images(self.files[2], Coco.dataset, Coco.needed):
             image = element.value if isinstance(element.value, dict) else {}
-            if split_named(image.get("split")) in ("val", "test"):
-                held_out.add(image.get("cocoid"))
+            if split_named(image.get("split")) not in ("val", "test"):
+                continue
+            number = image.get("cocoid")
+            if not isinstance(number, int):  # it would be trained on, and nobody would know
+                raise UserError(
+                    f"{self.files[2].path}: an image of {image['split']} has the cocoid {number!r}, by which "
+                    "it cannot be left out; give dataset_coco.json as it was distributed"
+                )
+            held_out.add(number)
         if not held_out:
             raise UserError(f"{self.files[2].path} has no image of COCO's val or test split to leave out")
         return held_out

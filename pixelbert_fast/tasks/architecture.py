@@ -25,9 +25,17 @@ def model_config(config, **fields) -> PixelBertConfig:
 
 
 def image_processor(config, built: PixelBertConfig) -> PixelBertImageProcessor:
-    """The image processor of a model's sizes, with `config.data`'s divisor."""
+    """The image processor of a model's sizes, with `config.data`'s divisor.
+
+    It makes no image too small for the model: a very narrow one would else end the run. Raises UserError
+    where the sizes themselves are too small.
+    """
     return PixelBertImageProcessor(
-        short_side=built.short_side, long_side=built.long_side, size_divisor=config.data.size_divisor
+        short_side=built.short_side,
+        long_side=built.long_side,
+        size_divisor=config.data.size_divisor,
+        # Every layer of the backbone rounds up: so many pixels give the two rows of one pooled place.
+        least_side=built.output_stride + 1,
     )
 
 

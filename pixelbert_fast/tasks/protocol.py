@@ -20,7 +20,8 @@ class Task(Protocol):
     model: nn.Module
     """Built from the configuration, on the CPU in float32; the same on every rank."""
     broken: int
-    """How many different training images this process could not decode so far."""
+    """How many different training images this process could not decode so far, since it was started: a
+    resumed run counts anew (see `data.broken`)."""
 
     def steps_per_epoch(self, world_size: int, epoch: int = 0, start: int = 0) -> int:
         """Batches that each rank gets in an epoch, see `batches`. Plans are made by that of epoch 0."""

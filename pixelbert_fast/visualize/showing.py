@@ -53,6 +53,8 @@ def show(
         config.short_side if short_side is None else short_side,
         config.long_side if long_side is None else long_side,
         size_divisor,
+        # As in training: no image is too narrow for one pixel of the backbone's map.
+        config.output_stride + 1,
     )
     check_size_options(*rule)
     built = open_set(directory)

@@ -11,14 +11,17 @@ import numpy as np
 from pixelbert_fast.data.blocks import Dropped
 from pixelbert_fast.data.build import Plan
 from pixelbert_fast.data.json_stream import read_element
-from pixelbert_fast.data.official import OfficialSet, clean, storable
+from pixelbert_fast.data.official import OfficialSet, clean, coco_paths, storable
 from pixelbert_fast.data.records import ANSWERS, answers_file
 from pixelbert_fast.data.vqa.answers import LEAST_OCCURRENCES, vocabulary
 from pixelbert_fast.data.vqa.columns import Question, question_columns
 from pixelbert_fast.data.vqa.vqa2_files import SUBTYPES, Source, match, read_files
 from pixelbert_fast.errors import RunError, UserError
 
-_LAYOUT = "give --images the folder that holds COCO's train2014, val2014 and test2015"
+_LAYOUT = (
+    "give --images the folder that holds COCO's train2014, val2014 and test2015, or train2017, val2017 and "
+    "test2015"
+)
 # A wrong --images shows before anything is built when none of so many images is there.
 _TRIED = 100
 
@@ -36,7 +39,8 @@ class VQA2(OfficialSet):
     """VQA v2, one record an image with all its questions.
 
     Args:
-        images: folder that holds train2014, val2014 and test2015.
+        images: folder that holds train2014, val2014 and test2015; in place of the first two may be train2017
+            and val2017.
         annotations: the questions files of the splits wanted, and the annotations files of train and val, in
             any order; what each is, its content says.
 
@@ -66,7 +70,8 @@ class VQA2(OfficialSet):
             self._files[split] = (source.questions.path, source.annotations and source.annotations.path)
             matched = list(match(self.name, source))
             splits[split] = [(split, one.image_id, one.places.tobytes()) for one in matched]
-            self.check_layout([self._image(split, spec[1]) for spec in splits[split][:_TRIED]], _LAYOUT)
+            tried = [path for spec in splits[split][:_TRIED] for path in self._paths(split, spec[1])]
+            self.check_layout(tried, _LAYOUT)
             dropped += source.dropped
             counted[f"questions in {split}"] = sum(len(one.places) for one in matched)
             published[f"questions in {split}"] = _PUBLISHED_QUESTIONS[subtype]
@@ -90,20 +95,22 @@ class VQA2(OfficialSet):
         self._labels = {answer: label for label, answer in enumerate(answers)}
         return answers
 
-    def _image(self, split: str, image_id: int) -> str:
+    def _paths(self, split: str, image_id: int) -> list[str]:
+        """Where the image may lie, the official place first, whose name is the record's key."""
         folder = self._folders[split]
-        return f"{folder}/COCO_{folder}_{image_id:012d}.jpg"
+        path = f"{folder}/COCO_{folder}_{image_id:012d}.jpg"
+        return [path] if split == "test" else coco_paths(path, image_id)
 
     def render(self, spec: tuple[str, int, bytes]) -> dict | Dropped:
         """The record of one image, from the places of its questions in the files that `plan` has read."""
         split, image_id, places = spec
-        path = self._image(split, image_id)
+        paths = self._paths(split, image_id)
         questions, annotations = self._files[split]
         rows = np.frombuffer(places, dtype=np.int64).reshape(-1, 4 if annotations else 2).tolist()
         asked = _elements(questions, [row[:2] for row in rows])
         told = _elements(annotations, [row[2:] for row in rows]) if annotations else [{}] * len(rows)
         columns = question_columns([_question(*pair) for pair in zip(asked, told, strict=True)], self._labels)
-        return self.record(Path(path).stem, path, captions=[], **columns)
+        return self.record(Path(paths[0]).stem, self.folder.first_of(paths), captions=[], **columns)
 
 
 def _elements(path: Path, places: list[list[int]]) -> list[dict]:
@@ -119,7 +126,7 @@ def _question(asked: dict, told: dict) -> Question:
     return Question(
         id=asked["question_id"],
         text=clean(asked["question"]),
-        answer=told.get("multiple_choice_answer"),
+        answer=_text(told.get("multiple_choice_answer")),
         kind=_text(told.get("answer_type")),
         type=_text(told.get("question_type")),
         raw=[_text(one["answer"]) for one in answers],

@@ -14,7 +14,7 @@ import numpy as np
 
 from pixelbert_fast.data.blocks import Dropped
 from pixelbert_fast.data.json_stream import JsonArray
-from pixelbert_fast.data.official import DUPLICATE, AnnotationFile, clean
+from pixelbert_fast.data.official import DUPLICATE, AnnotationFile, clean, storable
 from pixelbert_fast.data.vqa.answers import normalise
 from pixelbert_fast.errors import UserError
 
@@ -144,7 +144,7 @@ def _read(name: str, path: Path, kind: str, occurrences: Counter[str], dropped: 
         for column, value in zip(columns, row, strict=True):
             column.append(value)
         if kind == "annotations":
-            occurrences[normalise(entry["multiple_choice_answer"])] += 1
+            occurrences[normalise(storable(entry["multiple_choice_answer"]))] += 1
     if not columns[0]:
         raise UserError(f"{name}: {path} has no {kind} that can be used: {_WHOLE}")
     subtype = elements.beside.get("data_subtype")

@@ -78,6 +78,7 @@ class PretrainingBatches:
                 buckets=options.batching.buckets,
                 aspect_change=options.batching.aspect_change,
                 fewest=options.images_per_batch,
+                least_side=image_processor.least_side,
             )
             # Of all that any epoch may show, so that none ends a run later.
             largest = int(self._sizes.buckets.astype(np.int64).prod(axis=1).max())

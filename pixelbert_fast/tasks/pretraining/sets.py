@@ -40,10 +40,14 @@ def open_sets(config) -> tuple[list[Part], dict[str, tuple]]:
         ]
         if not having:
             raise UserError(f"none of data.sets has a split {split!r}; leave it out of evaluation.splits")
-        for name, built in having:
-            found = built.split(split)
-            if len(found) >= _LEAST:
-                evaluated[f"{name}/{split}"] = _asked(built, found)
+        found = {name: (built, built.split(split)) for name, built in having}
+        enough = {name: of for name, of in found.items() if len(of[1]) >= _LEAST}
+        if not enough:
+            raise UserError(
+                f"the split {split!r} has less than {_LEAST} images in each of data.sets, too few for an "
+                "evaluation: build a set with more, or leave it out of evaluation.splits"
+            )
+        evaluated |= {f"{name}/{split}": _asked(*of) for name, of in enough.items()}
     return parts, evaluated
 
 
@@ -55,6 +59,6 @@ def _names(opened: list[BuiltSet]) -> list[str]:
     """Each set's last folder, or its whole directory where two have the same."""
     last = [Path(built.directory).name for built in opened]
     return [
-        name if last.count(name) == 1 else str(built.directory)
+        name if name and last.count(name) == 1 else str(built.directory)
         for name, built in zip(last, opened, strict=True)
     ]
