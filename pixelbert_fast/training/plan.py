@@ -200,7 +200,8 @@ def _parameters(built: PixelBertConfig, task: str) -> tuple[dict[str, int], plan
         looked_up = part == "embeddings" and "word_embeddings" not in name  # those are the head's weight too
         matrices += parameter.numel() * (parameter.dim() > 1 and not looked_up)
         convolutions += parameter.numel() * (parameter.dim() == 4)
-    counts = plan_memory.Parameters(sum(by_part.values()), trained, matrices, convolutions)
+    words = built.vocab_size * built.hidden_size if task == "pretrain" else 0
+    counts = plan_memory.Parameters(sum(by_part.values()), trained, matrices, convolutions, words)
     return by_part, counts
 
 

@@ -4,7 +4,8 @@ Bytes a process, of P parameters, T of them trained, and n processes:
 
 weights         4 P; from stage 1 on 4 T / n more, the piece that the optimiser updates (stage 3 gives other
                 pieces away and gathers them while they are used: of this model, nearly always)
-gradients       4 T; from stage 2 on 4 T / n and a bucket to reduce them from
+gradients       4 T; from stage 2 on 4 T / n and a bucket to reduce them from; and 4 a word embedding, since
+                the word head's gradient of them waits for that of the look-up
 optimizer       8 T, two moments for either algorithm; divided by n from stage 1 on; 0 if offloaded
 weight copies   2 a matrix element in half precision, autocast's; in float32 with frozen norms 4 a weight of
                 the backbone's, which norms are folded into
@@ -29,12 +30,13 @@ BUCKET = 25_000_000
 
 
 class Parameters(NamedTuple):
-    """How many numbers: all, trained, in matrices, and in the backbone's convolutions."""
+    """How many numbers: all, trained, in matrices, in the backbone's convolutions, in word embeddings."""
 
     all: int
     trained: int
     matrices: int
     convolutions: int
+    words: int
 
 
 class Load(NamedTuple):
@@ -92,10 +94,10 @@ def by_part(
         copies = 2 * counts.matrices
     else:
         copies = 4 * counts.convolutions if load.fast and config.norm == "frozen" else 0
-    whole_gradients = stage < 2
+    gradients = 4 * counts.trained if stage < 2 else piece + 4 * min(BUCKET, counts.trained)
     return {
         "weights": 4 * counts.all + (piece if stage and not offloaded else 0),
-        "gradients": 4 * counts.trained if whole_gradients else piece + 4 * min(BUCKET, counts.trained),
+        "gradients": gradients + 4 * counts.words,
         "optimizer": 0 if offloaded else 8 * counts.trained // (world if stage else 1),
         "weight copies": copies,
         "activations": activations(config, load, images),
