@@ -101,8 +101,8 @@ def _quantile(ordered: Sequence[float], share: float) -> float:
 def gradient_norms(engine: Any, ranks: Ranks) -> tuple[float, dict[str, float]]:
     """The norm of all gradients at the last update before any clipping, and by the optimiser's labels.
 
-    NaN where that update was left out. Called by all processes, each of which may hold all gradients or, under
-    ZeRO, pieces of them.
+    NaN where that update was left out. Called by all processes, each of which may hold all gradients or,
+    under ZeRO, pieces of them.
     """
     optimizer = engine.optimizer
     found = optimizer.gradient_norms()
