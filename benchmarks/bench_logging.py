@@ -40,14 +40,15 @@ IMAGES, TEXTS, LENGTH = 16, 4, 20
 LOG_EVERY = 20
 
 
-def batch(vocabulary: int) -> dict[str, torch.Tensor]:
+def batch(vocabulary: int, images: int = IMAGES, size: tuple[int, int] = (96, 96)) -> dict[str, torch.Tensor]:
+    """Made-up images with four texts each, a third of their words masked."""
     torch.manual_seed(0)
-    pairs = IMAGES * TEXTS
+    pairs = images * TEXTS
     words = torch.randint(5, vocabulary, (pairs, LENGTH))
     masked = torch.rand(pairs, LENGTH) < 0.3
     return {
-        "pixel_values": torch.randn(IMAGES, 3, 96, 96).to(memory_format=torch.channels_last),
-        "image_index": torch.arange(IMAGES, dtype=torch.int32).repeat_interleave(TEXTS),
+        "pixel_values": torch.randn(images, 3, *size).to(memory_format=torch.channels_last),
+        "image_index": torch.arange(images, dtype=torch.int32).repeat_interleave(TEXTS),
         "input_ids": words,
         "attention_mask": torch.ones(pairs, LENGTH, dtype=torch.int64),
         "labels": torch.where(masked, words, -100),

@@ -101,7 +101,8 @@ def _quantile(ordered: Sequence[float], share: float) -> float:
 def gradient_norms(engine: Any, ranks: Ranks) -> tuple[float, dict[str, float]]:
     """The norm of all gradients at the last update before any clipping, and by the optimiser's labels.
 
-    Called by all processes, each of which may hold all gradients or, under ZeRO, pieces of them.
+    NaN where that update was left out. Called by all processes, each of which may hold all gradients or,
+    under ZeRO, pieces of them.
     """
     optimizer = engine.optimizer
     found = optimizer.gradient_norms()
@@ -112,8 +113,10 @@ def gradient_norms(engine: Any, ranks: Ranks) -> tuple[float, dict[str, float]]:
     met, whole = math.sqrt(sum(squares)), engine.gradient_norm()
     if math.isnan(whole):  # an engine that neither clips nor asks
         whole = met
+    if not math.isfinite(whole):  # left out, after or before the optimiser saw it
+        return whole, dict.fromkeys(labels, math.nan)
     # Clipping scaled all alike, and so has the mean of pieces.
-    factor = whole / met if met > 0 and math.isfinite(met) and math.isfinite(whole) else 1.0
+    factor = whole / met if met > 0 else 1.0
     return whole, {label: math.sqrt(one) * factor for label, one in zip(labels, squares, strict=True)}
 
 
