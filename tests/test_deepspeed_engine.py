@@ -164,8 +164,8 @@ def test_a_run_with_zero_3_evaluates_and_goes_on_in_one_plain_process(tmp_path, 
     config = load_config(str(recipe), [f"output={out}", "training.zero_stage=0"])
     tasks = []
 
-    def make(config):
-        tasks.append(ToyTask(config))
+    def make(config, device):
+        tasks.append(ToyTask(config, device))
         return tasks[-1]
 
     monkeypatch.setattr(runs, "_make_task", make)

@@ -31,7 +31,7 @@ def trained(monkeypatch, folder, *, on_loss=None, evaluation=None, task=ToyTask,
     config = RunConfig(output=str(folder), training=options, evaluation=evaluation or {})
     made = task(config)
     made.on_loss = on_loss
-    monkeypatch.setattr(runs, "_make_task", lambda _: made)
+    monkeypatch.setattr(runs, "_make_task", lambda *_: made)
     runs.run(config, ALONE, "plain")
     return {name: value.clone() for name, value in made.model.state_dict().items()}
 

@@ -61,7 +61,7 @@ class Planted(ToyTask):
 def trained(monkeypatch, config, **calls):
     """Run it; returns the state it ended with and the log."""
     task = Planted(config, **calls)
-    monkeypatch.setattr(runs, "_make_task", lambda _: task)
+    monkeypatch.setattr(runs, "_make_task", lambda *_: task)
     runs.run(config, Ranks(), "plain")
     lines = (Path(config.output) / "log.jsonl").read_text().splitlines()
     return {name: value.clone() for name, value in task.model.state_dict().items()}, [
@@ -73,7 +73,7 @@ def without(monkeypatch, folder, call, **training):
     """The run whose update of the batch at `call` is never made, by other means than those under test."""
     config = configuration(folder, **training)
     task = ToyTask(config)
-    monkeypatch.setattr(runs, "_make_task", lambda _: task)
+    monkeypatch.setattr(runs, "_make_task", lambda *_: task)
     kept = {}
 
     def keep(number):

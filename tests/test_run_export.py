@@ -25,8 +25,8 @@ ALONE = Ranks()
 def stop_at(step, make=tasks.make_task):
     """A task like the real one, and the process is told to stop at a step."""
 
-    def made(options):
-        task = make(options)
+    def made(options, device):
+        task = make(options, device)
         loss, calls = task.loss, []
 
         def counted(model, batch):

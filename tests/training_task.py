@@ -34,7 +34,7 @@ class ToyTask:
     name = "toy"
     broken = 0
 
-    def __init__(self, config, *, bad_step: int | None = None) -> None:
+    def __init__(self, config, device="cpu", *, bad_step: int | None = None) -> None:
         torch.manual_seed(config.seed)
         self.model = ToyModel()
         self.calls = 0

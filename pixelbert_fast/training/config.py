@@ -252,7 +252,11 @@ class WandbConfig(Section):
 
 
 class LoggingConfig(Section):
-    """Where the log goes beside the run's folder. wandb: None: nowhere."""
+    """Where the log goes beside the run's folder.
+
+    Attributes:
+        wandb: to Weights & Biases; None: it does not.
+    """
 
     wandb: WandbConfig | None = None
 
