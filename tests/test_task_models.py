@@ -104,6 +104,16 @@ def test_pixel_embeddings_stand_for_the_images(kind):
     torch.testing.assert_close(found[OUTPUT[kind]], expected[OUTPUT[kind]], **DROP_IN)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_activation_checkpoints_change_no_gradient(kind):
+    """No dropout and frozen norms: what is computed again is the same, but for rounding."""
+    plain, checkpointed = (pair_of(kind, norm="frozen")[1].train() for _ in range(2))
+    checkpointed.gradient_checkpointing_enable()
+    for model in (plain, checkpointed):
+        model(**inputs_of(kind)).loss.backward()
+    assert_same_gradients(gradients(checkpointed), gradients(plain), 1e-4)
+
+
 def test_the_loss_of_answers_is_that_of_the_field():
     _, model = pair_of(VQA)
     out = model.eval()(**inputs_of(VQA))
