@@ -14,6 +14,8 @@ class PixelBertForDownstreamTask(PixelBertPreTrainedModel):
     starts at random, which its ``fresh`` then says.
     """
 
+    _keys_to_ignore_on_load_unexpected = PixelBERT._keys_to_ignore_on_load_unexpected
+
     def __init__(self, config: PixelBertConfig, *, fast: bool = True):
         """`fast`: FastPixelBERT, whose last layer computes ``[CLS]`` only; False: the reference."""
         super().__init__(config)
