@@ -1,7 +1,8 @@
 """The transformers pipeline that answers questions about images.
 
-transformers had one called "visual-question-answering" and removed it in version 5, name and all; this one
-takes the same inputs and gives the same outputs. Importing this module registers it::
+transformers had one called "visual-question-answering" and has removed it, name and all (5.0 has it, 5.23 does
+not). This one gives the same outputs and takes the same inputs, but pairs two lists where that one asked every
+question of every image. Importing this module registers it::
 
     from transformers import pipeline
     import pixelbert_fast.tasks.vqa.pipeline
