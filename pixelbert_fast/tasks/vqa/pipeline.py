@@ -1,7 +1,7 @@
 """The transformers pipeline that answers questions about images.
 
-transformers had one called "visual-question-answering" and has removed it, name and all (5.0 has it, 5.23 does
-not). This one gives the same outputs and takes the same inputs, but pairs two lists where that one asked every
+transformers had one called "visual-question-answering"; 5.0 still has it, in 5.23 it is gone, name and all.
+This one gives the same outputs and takes the same inputs, but pairs two lists where that one asked every
 question of every image. Importing this module registers it::
 
     from transformers import pipeline
