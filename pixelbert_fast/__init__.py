@@ -18,7 +18,12 @@ if TYPE_CHECKING:
     from .model import InferenceShape as InferenceShape
     from .model import PixelBERT as PixelBERT
     from .model import PixelBertConfig as PixelBertConfig
+    from .model import PixelBertForImageTextRetrieval as PixelBertForImageTextRetrieval
+    from .model import (
+        PixelBertForNaturalLanguageVisualReasoning as PixelBertForNaturalLanguageVisualReasoning,
+    )
     from .model import PixelBertForPreTraining as PixelBertForPreTraining
+    from .model import PixelBertForVisualQuestionAnswering as PixelBertForVisualQuestionAnswering
 
 __version__ = "0.1.0"
 
@@ -29,6 +34,9 @@ _HOMES = {
     "PixelBERT": ".model",
     "FastPixelBERT": ".model",
     "PixelBertForPreTraining": ".model",
+    "PixelBertForVisualQuestionAnswering": ".model",
+    "PixelBertForNaturalLanguageVisualReasoning": ".model",
+    "PixelBertForImageTextRetrieval": ".model",
     "AttentionRequest": ".model",
     "InferenceShape": ".model",
     "PixelBertProcessor": ".data.processor",

@@ -10,6 +10,7 @@ import torch
 from pixelbert_fast import FastPixelBERT, PixelBERT, PixelBertForPreTraining
 from pixelbert_fast.model import fused_convolution, packed_attention
 from tests.small_models import INDEX, MASK, PLACES, SIZES, config, gradients, images, projected, stir, text
+from tests.task_models import OUTPUT, inputs_of, pair_of
 
 LABELS = torch.tensor([[-100, 7, -100, 9, -100, -100, -100]] * 2 + [[-100, -100, 8, 8, -100, -100, -100]])
 
@@ -202,6 +203,29 @@ def sampled_embedding(model, features, valid_grid, grid, image_index, seed, keys
     """What draws and gathers before the Transformer; it reads no number from the device."""
     places = model.choose(valid_grid[image_index], grid, seed, keys)
     return places, model.project(features, places, image_index)
+
+
+def check_downstream(device, dtype, kind):
+    """A step of a downstream task: the reference's in float32, in half precision within twice its error."""
+    wide = {"hidden_size": 128, "num_attention_heads": 2, "intermediate_size": 256}
+    given = inputs_of(kind, places=True)
+    given = {name: value.to(device) for name, value in given.items()}
+    results = []
+    for width in (torch.float32, dtype):
+        for model in pair_of(kind, norm="frozen", **wide):
+            model.to(device, width).train().zero_grad()
+            out = model(**(given | {"pixel_values": given["pixel_values"].to(width)}))
+            out.loss.backward()
+            results.append(([out.loss.detach(), out[OUTPUT[kind]].detach().float()], gradients(model)))
+    exact, *others = results
+    (error, gradient), *halves = [
+        (distance(found, exact[0]), distance(got, exact[1])) for found, got in others
+    ]
+    assert error < ROUNDING[torch.float32][0] and gradient < ROUNDING[torch.float32][1]
+    if dtype != torch.float32:
+        slack = 2 * torch.finfo(dtype).eps  # as in check_half
+        (error, gradient), (fast_error, fast_gradient) = halves
+        assert fast_error <= 2 * error + slack and fast_gradient <= 2 * gradient + slack
 
 
 def check_nothing_refused():

@@ -12,6 +12,7 @@ from pixelbert_fast.model.fused_convolution import convolution_relu, unfused, wh
 from pixelbert_fast.model.packing import Packing
 from tests import model_checks
 from tests.small_models import images
+from tests.task_models import NLVR2, RETRIEVAL, VQA
 
 pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here"),
@@ -45,6 +46,12 @@ def flash(dtype: torch.dtype) -> str:
     if dtype in HALVES and capability >= (8, 0):
         assert reason is None
     return "padded" if reason else "varlen"
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, *HALVES])
+@pytest.mark.parametrize("kind", [VQA, NLVR2, RETRIEVAL])
+def test_downstream(kind, dtype):
+    model_checks.check_downstream("cuda", dtype, kind)
 
 
 @pytest.mark.parametrize("sizes", [False, True], ids=["one-size", "sizes-differ"])

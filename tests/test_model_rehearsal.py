@@ -7,6 +7,7 @@ from pixelbert_fast.model import fast_backbone, fused_convolution, packed_attent
 from tests import model_checks
 from tests.cudnn_emulation import emulated_cudnn
 from tests.flash_emulation import emulated_flash
+from tests.task_models import NLVR2, RETRIEVAL, VQA
 
 
 @pytest.fixture(params=["as-it-is", "padded", "emulated-gpu"])
@@ -54,6 +55,13 @@ def test_curve(kernels):
 def test_dropout(kernels, dtype):
     model_checks.check_dropout("cpu", dtype)
     model_checks.check_dropout_of_forward_and_backward_agree("cpu", dtype, kernels)
+
+
+@pytest.mark.parametrize("kind", [VQA, NLVR2, RETRIEVAL])
+def test_downstream(kernels, kind):
+    with model_checks.attention_that_ran() as ran:
+        model_checks.check_downstream("cpu", torch.bfloat16, kind)
+    assert set(ran) == {kernels}
 
 
 def test_compiled(kernels):

@@ -53,6 +53,7 @@ def test_every_field_survives_a_file(tmp_path):
         "intermediate_size": 99, "hidden_act": "relu", "hidden_dropout_prob": 0.3,
         "attention_probs_dropout_prob": 0.2, "max_position_embeddings": 99, "type_vocab_size": 3,
         "initializer_range": 0.1, "layer_norm_eps": 1e-5, "pad_token_id": None, "tie_word_embeddings": False,
+        "sampled_fine_tuning": True,
     }  # fmt: skip
     fields = set(inspect.signature(PixelBertConfig.__init__).parameters) - {"self", "kwargs"}
     assert set(odd) == fields

@@ -82,6 +82,8 @@ class PixelBertConfig(PretrainedConfig):
         frozen_stages: how many of the first stages keep their weights and statistics (1: stem and stage 1).
         projection_order: "project_pool" (paper, Fig. 2) or "pool_project".
         sampled_pixels: pixels drawn for each sequence in training mode; None uses all of them.
+        sampled_fine_tuning: whether the models of downstream tasks draw them too. They read every pixel, in
+            training mode as well, unless this is set (paper, section 3.4).
         short_side, long_side: image size in pixels that the processor aims at.
         mlm, itm: which pre-training losses count.
         mlm_on_mismatched: whether masked words of mismatched captions are predicted too.
@@ -105,6 +107,7 @@ class PixelBertConfig(PretrainedConfig):
         frozen_stages: int = 0,
         projection_order: str = "project_pool",
         sampled_pixels: int | None = 100,
+        sampled_fine_tuning: bool = False,
         short_side: int = 800,
         long_side: int = 1333,
         mlm: bool = True,
@@ -135,6 +138,7 @@ class PixelBertConfig(PretrainedConfig):
         self.frozen_stages = frozen_stages
         self.projection_order = projection_order
         self.sampled_pixels = sampled_pixels
+        self.sampled_fine_tuning = sampled_fine_tuning
         self.short_side = short_side
         self.long_side = long_side
         self.mlm = mlm
@@ -201,6 +205,8 @@ class PixelBertConfig(PretrainedConfig):
                 "sampled_pixels must be an integer of at least 1, or None for all, "
                 f"got {self.sampled_pixels!r}"
             )
+        if not isinstance(self.sampled_fine_tuning, bool):
+            raise ValueError(f"sampled_fine_tuning must be True or False, got {self.sampled_fine_tuning!r}")
         depths = self.backbone_depths
         if depths is not None and not (
             isinstance(depths, (list, tuple)) and len(depths) == 4 and all(is_count(d) for d in depths)

@@ -75,3 +75,45 @@ class PixelBertForPreTrainingOutput(ModelOutput):
     mlm_logits: Tensor | None = None
     itm_logits: Tensor | None = None
     attentions: tuple[Tensor, ...] | None = None
+
+
+@dataclass
+class PixelBertForVisualQuestionAnsweringOutput(ModelOutput):
+    """Output of PixelBertForVisualQuestionAnswering for S questions and A answers.
+
+    loss: binary cross-entropy summed over the answers, its mean over the questions; None without labels.
+    logits: ``[S, A]``; their sigmoid is the score that each answer is expected to get.
+    attentions: as in :class:`PixelBertOutput`.
+    """
+
+    loss: Tensor | None = None
+    logits: Tensor | None = None
+    attentions: tuple[Tensor, ...] | None = None
+
+
+@dataclass
+class PixelBertForNaturalLanguageVisualReasoningOutput(ModelOutput):
+    """Output of PixelBertForNaturalLanguageVisualReasoning for P statements.
+
+    loss: mean cross-entropy; None without labels.
+    logits: ``[P, 2]``; column 1 says that the statement is true.
+    attentions: as in :class:`PixelBertOutput`, of 2 P sequences: left and right of each statement in turn.
+    """
+
+    loss: Tensor | None = None
+    logits: Tensor | None = None
+    attentions: tuple[Tensor, ...] | None = None
+
+
+@dataclass
+class PixelBertForImageTextRetrievalOutput(ModelOutput):
+    """Output of PixelBertForImageTextRetrieval for S sequences.
+
+    loss: mean over the groups of the softmax cross-entropy of their scores; None without groups.
+    scores: ``[S]``, higher where text and image match.
+    attentions: as in :class:`PixelBertOutput`.
+    """
+
+    loss: Tensor | None = None
+    scores: Tensor | None = None
+    attentions: tuple[Tensor, ...] | None = None

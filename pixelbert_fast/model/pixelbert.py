@@ -18,6 +18,7 @@ from ..ops import pixel_embed, sample_positions
 from .attention import AttentionMaps, AttentionRequest, maps_asked
 from .backbone import ResNet
 from .config import PixelBertConfig
+from .heads import ALL_HEADS, OutputLayer
 from .inputs import Request, integers, refuse, request
 from .norm import FrozenBatchNorm2d
 from .outputs import PixelBertOutput, PixelEmbeddings, Tokens
@@ -31,6 +32,7 @@ class PixelBertPreTrainedModel(PreTrainedModel):
     base_model_prefix = "pixelbert"
     main_input_name = "input_ids"
     supports_gradient_checkpointing = True
+    accepts_loss_kwargs = False  # transformers.Trainer: these losses are means of a batch's own
     _supports_sdpa = True
     _supports_attention_backend = True
     _no_split_modules = ["BertEmbeddings", "BertLayer", "BasicBlock", "Bottleneck"]
@@ -64,6 +66,8 @@ class PixelBertPreTrainedModel(PreTrainedModel):
         elif isinstance(module, BertLMPredictionHead):
             init.zeros_(module.bias)
         else:
+            if isinstance(module, OutputLayer):
+                module.fresh = not getattr(module.weight, "_is_hf_initialized", False)
             super()._init_weights(module)
 
 
@@ -75,8 +79,10 @@ class PixelBERT(PixelBertPreTrainedModel):
     """
 
     # A checkpoint of a task model serves too; its heads are none of this model's business.
-    _keys_to_ignore_on_load_unexpected = [r"^mlm_head\.", r"^itm_head\."]
+    _keys_to_ignore_on_load_unexpected = [rf"^{head}\." for head in ALL_HEADS]
     backend: str | None = "reference"  # of the ops
+    samples = True
+    """Whether training mode draws ``config.sampled_pixels``; where False it reads all, as evaluation does."""
 
     def __init__(self, config: PixelBertConfig):
         super().__init__(config)
@@ -302,7 +308,7 @@ class PixelBERT(PixelBertPreTrainedModel):
 
     def draws(self) -> bool:
         """Whether a sample of the pixels is read rather than all."""
-        return self.training and self.config.sampled_pixels is not None
+        return self.training and self.samples and self.config.sampled_pixels is not None
 
     def choose(self, valid_grid: Tensor, grid: tuple[int, int], seed, sample_keys) -> Tensor:
         """``[S, K]`` int32: the places that S sequences read, one row of `valid_grid` for each."""

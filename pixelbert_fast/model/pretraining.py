@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers.models.bert.modeling_bert import BertLMPredictionHead
@@ -12,16 +11,12 @@ from .config import PixelBertConfig
 from .fast import FastPixelBERT, first_pieces
 from .hooks import hooked
 from .inputs import integers
+from .losses import wide
 from .outputs import PixelBertForPreTrainingOutput
 from .pixelbert import PixelBERT, PixelBertPreTrainedModel
 from .tied_words import look_up, shares_gradient
 
 IGNORED = -100
-
-
-def wide(logits: Tensor) -> Tensor:
-    """`logits` in float32 at least: a loss summed in half precision loses small terms."""
-    return logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
 
 
 class PixelBertForPreTraining(PixelBertPreTrainedModel):

@@ -57,15 +57,28 @@ def normalise(answer: str) -> str:
     space anywhere in the answer is removed, another one becomes a space; where a comma stands between digits
     all are removed. The result holds single spaces only and may be empty ("the").
     """
-    answer = answer.replace("\n", " ").replace("\t", " ").strip()
+    return plain_words(without_punctuation(one_line(answer)))
+
+
+def one_line(answer: str) -> str:
+    """`answer` without new lines and tabs, and without space around it."""
+    return answer.replace("\n", " ").replace("\t", " ").strip()
+
+
+def without_punctuation(answer: str) -> str:
+    """What `normalise` does about punctuation, with the spaces that it leaves."""
     closed_up = _THOUSANDS.search(answer) is not None
     text = answer
     for mark in _PUNCTUATION:
         if mark in answer:
             beside_a_space = mark + " " in answer or " " + mark in answer
             text = text.replace(mark, "" if closed_up or beside_a_space else " ")
-    text = _FULL_STOP.sub("", text, count=_MOST_FULL_STOPS)
-    words = (_DIGITS.get(word, word) for word in text.lower().split())
+    return _FULL_STOP.sub("", text, count=_MOST_FULL_STOPS)
+
+
+def plain_words(answer: str) -> str:
+    """What `normalise` does about case, numbers, articles and contractions, single spaces between words."""
+    words = (_DIGITS.get(word, word) for word in answer.lower().split())
     return " ".join(_SPELLINGS.get(word, word) for word in words if word not in _ARTICLES)
 
 

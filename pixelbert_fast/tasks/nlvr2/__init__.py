@@ -1,0 +1,1 @@
+"""NLVR2: whether a statement is true of a pair of images."""

@@ -1,0 +1,1 @@
+"""Image-text retrieval: every text scored against every image."""

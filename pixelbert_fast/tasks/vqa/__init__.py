@@ -1,0 +1,1 @@
+"""Visual question answering: the field's task of many answers with soft scores."""
