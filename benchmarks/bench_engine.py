@@ -164,8 +164,8 @@ def main() -> int:
         *map(row_text, rows),
         "",
         "ZeRO 3 puts hooks on every module: Python runs at each, and FastPixelBERT then calls the modules",
-        "where it otherwise works in a convolution's own memory, or shares one gradient between the two uses of",
-        "the word embeddings. Divide weights only where they do not fit. Nothing here was measured on a GPU.",
+        "where it otherwise works in a convolution's own memory, or shares one gradient between the two uses",
+        "of the word embeddings. Divide weights only where they do not fit. Nothing here was measured on a GPU.",
         "",
     ]
     REPORT.write_text("\n".join(lines), encoding="utf-8")
