@@ -165,7 +165,7 @@ def main() -> int:
         "",
         "ZeRO 3 puts hooks on every module: Python runs at each, and FastPixelBERT then calls the modules",
         "where it otherwise works in a convolution's own memory, or shares one gradient between the two uses",
-        "of the word embeddings. Divide weights only where they do not fit. Nothing here was measured on a GPU.",
+        "of the word embeddings. Use it only where weights do not fit. None of it was measured on a GPU.",
         "",
     ]
     REPORT.write_text("\n".join(lines), encoding="utf-8")
