@@ -161,6 +161,9 @@ class DeepSpeedEngine:
                     weight.shape, strides, dtype=weight.dtype, device=weight.device
                 ).copy_(weight.data)
         deepspeed.utils.logger.setLevel("WARNING")
+        if self._stage == 0 and ranks.world == 1:
+            # It would copy all gradients together, average them over one process and copy them apart.
+            engine.enable_backward_allreduce = False
         self.model = self._engine = engine
         self.module = engine.module
         self.optimizer = optimizer
