@@ -18,14 +18,15 @@ def report(*arguments: str, **changes: str) -> subprocess.CompletedProcess:
     command = [sys.executable, "benchmarks/gpu_report.py", *arguments]
     environment = os.environ | {"OMP_NUM_THREADS": "1"} | changes
     return subprocess.run(
-        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=1200, check=False
     )
 
 
 @pytest.fixture(scope="module")
 def rehearsed(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict, str]:
     folder = tmp_path_factory.mktemp("report")
-    ran = report("--device", "cpu", "--output", str(folder), "--skip", "build", "--skip", "tests")
+    arguments = ["--device", "cpu", "--output", str(folder), "--skip", "build", "--skip", "tests"]
+    ran = report(*arguments, "--patience", "4")  # others may be at work
     assert ran.returncode == 0, ran.stdout + ran.stderr
     files = sorted(folder.iterdir())
     assert [file.suffix for file in files] == [".json", ".md"]
