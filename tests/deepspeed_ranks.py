@@ -144,9 +144,9 @@ def check_stage(ranks: Ranks, folder: Path, stage: int, expected) -> None:
     resumed.close()
 
 
-def check_state_of(ranks: Ranks, folder: Path, source: str, stage: int, expected) -> None:
+def check_state_of(ranks: Ranks, folder: Path, source: str, stage: int, expected, **options) -> None:
     """A state that another stage, engine or number of processes wrote, read and gone on from."""
-    engine = engine_of(ranks, stage)
+    engine = engine_of(ranks, stage, **options)
     record, shared, _ = StateFolder(folder / source, ranks).read()
     engine.load_state(shared, {})
     again = engine.shared_state()
@@ -160,6 +160,7 @@ def check_state_of(ranks: Ranks, folder: Path, source: str, stage: int, expected
         stage=stage,
         step=record["step"],
         same=same,
+        offload=bool(options),
         from_reference=relative(found, expected) if ranks.first else 0.0,
     )
     engine.close()
@@ -269,6 +270,8 @@ def main() -> None:
     sources = {2: ("plain", "2-1", "2-3", "2-0"), 1: ("2-3", "2-2", "2-1", "2-0")}[ranks.world]
     for source, stage in zip(sources, STAGES, strict=True):
         check_state_of(ranks, folder, source, stage, expected)
+    check_state_of(ranks, folder, "2-3", 1, expected, offload_optimizer=True)
+    check_state_of(ranks, folder, "2-1", 3, expected, offload_optimizer=True)
     for stage in (1, 2, 3):
         check_not_finite(ranks, stage)
     if ranks.world == 2:

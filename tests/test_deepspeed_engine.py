@@ -90,7 +90,14 @@ def test_every_stage_equals_plain_pytorch_and_resumes_to_the_bit(found):
 
 def test_a_state_is_read_under_another_stage_and_in_another_number_of_processes(found):
     records = [record for record in of(found, "from") if record["rank"] == 0]
-    assert {(record["source"], record["world"], record["stage"]) for record in records} == {
+    offloaded = {
+        (record["source"], record["world"], record["stage"]) for record in records if record["offload"]
+    }
+    assert offloaded == {
+        (source, world, stage) for source, stage in (("2-3", 1), ("2-1", 3)) for world in (1, 2)
+    }
+    kept = [record for record in records if not record["offload"]]
+    assert {(record["source"], record["world"], record["stage"]) for record in kept} == {
         ("plain", 2, 0), ("2-1", 2, 1), ("2-3", 2, 2), ("2-0", 2, 3), ("plain", 2, 3),
         ("2-3", 1, 0), ("2-2", 1, 1), ("2-1", 1, 2), ("2-0", 1, 3),
     }  # fmt: skip

@@ -2,6 +2,12 @@
 
 fp32 at every ZeRO stage, bf16 and fp16 through autocast and never through its own modes: that of bf16 makes
 an extra update of Adam's state at stage 0, and both turn batch-norm statistics to half precision.
+
+Stage 3 divides the weights after the model has been built (`zero.Init` would build others). What
+FastPixelBERT reads without calling its module (the pixel projection; on a GPU also convolutions with their
+norms folded in, and queries, keys and values) DeepSpeed finds at the first forward and keeps whole from a
+forward's use to the end of its backward. All processes must use the same modules in each update, as both
+tasks do.
 """
 
 from __future__ import annotations
@@ -253,8 +259,8 @@ class DeepSpeedEngine:
 
     def _whole_state_dict(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
         """The module's state dict at stage 3, with `weights` (the trained ones) and what else there is."""
-        for name, weight in whole_weights(self.module, self._deepspeed):
-            if self._ranks.first and name not in weights:
+        for name, weight in whole_weights(self.module, self._deepspeed, frozen_only=True):
+            if self._ranks.first:
                 weights[name] = weight.to("cpu", copy=True)
         if not self._ranks.first:
             return {}

@@ -50,9 +50,13 @@ def forget_gradients(zero: Any) -> None:
             flat.grad.zero_()
 
 
-def whole_weights(module: nn.Module, deepspeed: Any) -> Iterator[tuple[str, Tensor]]:
+def whole_weights(
+    module: nn.Module, deepspeed: Any, *, frozen_only: bool = False
+) -> Iterator[tuple[str, Tensor]]:
     """Each parameter of a module under stage 3, whole while it is looked at; called by all processes."""
     for name, weight in module.named_parameters():
+        if frozen_only and weight.requires_grad:
+            continue
         with deepspeed.zero.GatheredParameters([weight]):
             yield name, weight.detach()
 
