@@ -73,6 +73,18 @@ def test_stopped_after_three_steps_and_resumed_equals_six_straight(
     assert same(resumed, straight)
 
 
+def test_told_to_stop_in_the_last_step_it_leaves_the_evaluation_to_the_next_sitting(
+    monkeypatch, tmp_path, straight
+):
+    config = configuration(tmp_path / "run")
+    with pytest.raises(Stopped, match="after step 6"):
+        trained(monkeypatch, config, on_loss=at_call(6, lambda: os.kill(os.getpid(), signal.SIGTERM)))
+    assert not (tmp_path / "run" / "metrics.json").exists()
+    result, resumed = trained(monkeypatch, config)
+    assert result.metrics["steps"] == 6
+    assert same(resumed, straight)
+
+
 def test_killed_between_saves_and_resumed_equals_six_straight(monkeypatch, tmp_path, straight):
     config = configuration(tmp_path / "run", checkpoint_every_minutes=1e-9)
 

@@ -267,7 +267,7 @@ class TrainingLoop:
                 raise
             self._warn(f"{error}; training goes on and tries again after {minutes:g} minutes", position)
         clock.saved()
-        if number and not done:
+        if number:
             raise Stopped(signal.Signals(number), position.step)
 
     def _warn(self, sentence: str, position: Position) -> None:

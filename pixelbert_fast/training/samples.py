@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +10,7 @@ from torch import Tensor, nn
 
 from pixelbert_fast.errors import UserError
 from pixelbert_fast.training.ranks import Ranks
+from pixelbert_fast.training.record_file import RecordFile, cut_records
 
 
 class SampleLog:
@@ -31,8 +30,7 @@ class SampleLog:
         self._batches = step * accumulation
         self._accumulation = accumulation
         ranks.first_does(lambda: _cut(folder, step))
-        # A line at a time, so that a process that is killed leaves all that came before.
-        self._file = open(folder / f"rank-{ranks.rank}.jsonl", "a", encoding="utf-8", buffering=1)  # noqa: SIM115
+        self._file = RecordFile(folder / f"rank-{ranks.rank}.jsonl")
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._task, name)
@@ -45,7 +43,7 @@ class SampleLog:
             )
         step = self._batches // self._accumulation + 1
         self._batches += 1
-        self._file.write(json.dumps({"step": step, "keys": batch["sample_keys"].tolist()}) + "\n")
+        self._file.write({"step": step, "keys": batch["sample_keys"].tolist()})
         return self._task.loss(model, batch)
 
     def close(self) -> None:
@@ -56,14 +54,4 @@ class SampleLog:
 def _cut(folder: Path, step: int) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for path in folder.glob("rank-*.jsonl"):
-        kept = []
-        for line in path.read_text(encoding="utf-8").splitlines():
-            try:
-                record = json.loads(line)
-            except ValueError:
-                continue  # the last line of a killed run may be cut
-            if record["step"] <= step:
-                kept.append(line + "\n")
-        partial = path.with_suffix(".partial")
-        partial.write_text("".join(kept), encoding="utf-8")
-        os.replace(partial, path)
+        cut_records(path, step)
