@@ -9,7 +9,7 @@ BIN := .venv/bin
 TESTS ?= tests
 PYTEST_FLAGS ?=
 
-.PHONY: setup demo test lint format kernels-static cuda-static gpu-report asan fuzz-ops kill-test clean
+.PHONY: setup demo test lint format kernels-static cuda-static gpu-report asan fuzz-ops kill-test zero-equality bench-engine clean
 
 setup:
 	@if [ -z "$(PYTHON)" ]; then echo "No Python >= 3.11 found; name one: make setup PYTHON=/path/to/python" >&2; exit 2; fi
@@ -50,6 +50,14 @@ fuzz-ops: setup
 # Runs killed at random moments and resumed, to docs/results/training-kills.md: 20 minutes.
 kill-test: setup
 	@$(BIN)/python tests/kill_runs.py --report
+
+# Every ZeRO stage in one and two processes against plain PyTorch, to docs/results/training-zero.md.
+zero-equality: setup
+	@$(BIN)/python tests/zero_equality.py
+
+# What DeepSpeed costs beside the plain loop in one process, to docs/results/training-engine.md.
+bench-engine: setup
+	@$(BIN)/python benchmarks/bench_engine.py
 
 # The tests of the C++ kernels with a library built to report bad reads, writes and arithmetic.
 asan: setup

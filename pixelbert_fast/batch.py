@@ -32,3 +32,5 @@ class PretrainingBatch(TypedDict):
     """``[S]`` int64, 1 when the caption belongs to the image, 0 when it was drawn from another."""
     sample_keys: Tensor
     """``[S]`` int64, what identifies each draw of pixels (epoch and sample number)."""
+    rows: Tensor
+    """``[B]`` int64, which images they are: for a task to name them; no model reads it."""

@@ -216,13 +216,13 @@ def test_random_state_covers_every_generator_and_is_readable_without_pickle(tmp_
 def test_a_loss_that_is_not_finite_stops_the_run_and_names_its_step(
     monkeypatch, tmp_path, log_every, accumulation, call, step
 ):
-    config = configuration(tmp_path / "run", log_every=log_every, accumulation=accumulation)
+    config = configuration(tmp_path / "run", log_every=log_every, accumulation=accumulation, skip_nonfinite=0)
     with pytest.raises(RunError, match=f"not finite at step {step};"):
         trained(monkeypatch, config, bad_step=call)
 
 
 def test_a_state_is_never_saved_after_a_loss_that_is_not_finite(monkeypatch, tmp_path):
-    config = configuration(tmp_path / "run", log_every=100, checkpoint_every_minutes=1e-9)
+    config = configuration(tmp_path / "run", log_every=100, checkpoint_every_minutes=1e-9, skip_nonfinite=0)
     with pytest.raises(RunError, match="not finite at step 3"):
         trained(monkeypatch, config, bad_step=3)
     assert StateFolder(tmp_path / "run" / "resume", ALONE).read()[0]["step"] == 2

@@ -100,7 +100,7 @@ def test_an_unknown_key_of_the_file_names_the_file(tmp_path):
         ("training.images_per_batch=0", ["training.images_per_batch = 0", "greater than or equal to 1"]),
         ("objectives.mlm_probability=1.5", ["objectives.mlm_probability", "less than or equal to 1"]),
         ("optimizer.backbone.algorithm=lion", ["'lion'", "'sgd'", "'adamw'"]),
-        ("training.zero_stage=3", ["training.zero_stage = 3", "0, 1 or 2"]),
+        ("training.zero_stage=4", ["training.zero_stage = 4", "0, 1, 2 or 3"]),
         ("training.epochs=2", ["training.epochs or training.steps must be null", "both are given"]),
         ("data.batching.pixels=0", ["data.batching.pixels = 0", "greater than or equal to 1"]),
         ("data.batching.aspect_change=1", ["data.batching.aspect_change = 1", "less than 1"]),

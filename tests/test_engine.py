@@ -1,12 +1,9 @@
-"""The two engines compute the same, alone and with several processes, and leave nothing behind."""
+"""The plain engine, and what both engines share."""
 
 from __future__ import annotations
 
-import json
+import itertools
 import os
-import socket
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -14,13 +11,14 @@ import pytest
 import torch
 from torch import nn
 
-from pixelbert_fast.errors import UserError
+from pixelbert_fast.errors import RunError, UserError
 from pixelbert_fast.training import engine as engines
+from pixelbert_fast.training.canonical_state import Piece, scatter_pieces
+from pixelbert_fast.training.loss_scale import LossScale
 from pixelbert_fast.training.optimizer import TwoAlgorithmOptimizer
 from pixelbert_fast.training.plain_engine import PlainEngine
 from pixelbert_fast.training.ranks import Ranks, threads_per_process
 
-ROOT = Path(__file__).resolve().parents[1]
 SHARED_MEMORY = Path("/dev/shm")
 CPU = torch.device("cpu")
 
@@ -87,7 +85,7 @@ def test_clipping_bounds_the_global_norm_and_tells_it():
 
 
 def test_bf16_computes_in_bf16_and_keeps_fp32_weights():
-    engine = plain(linear(), bf16=True)
+    engine = plain(linear(), precision="bf16")
     with engine.autocast():
         out = engine.model(torch.ones(1, 4))
     assert out.dtype == torch.bfloat16
@@ -125,56 +123,101 @@ def test_alone_the_ranks_need_no_process_group():
     ranks.barrier()
 
 
-def test_deepspeed_in_two_processes_equals_plain_pytorch_at_every_stage(tmp_path):
-    """Averaged gradients, accumulation, clipping, frozen weights, both algorithms, saving and resuming."""
-    before = shared_memory()
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    common = {"WORLD_SIZE": 2, "LOCAL_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    processes = [
-        subprocess.Popen(
-            [sys.executable, str(ROOT / "tests" / "deepspeed_ranks.py"), str(tmp_path)],
-            env=environment(RANK=rank, LOCAL_RANK=rank, PYTHONPATH=ROOT, **common),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    outputs = [process.communicate(timeout=180) for process in processes]
-    for process, (_, errors) in zip(processes, outputs, strict=True):
-        assert process.returncode == 0, errors[-2000:]
-    records = [json.loads(line) for out, _ in outputs for line in out.splitlines() if line.startswith("{")]
-    assert [record["stage"] for record in records] == [0, 1, 2, 0, 1, 2]
-    for record in records:
-        # Rounding of averages taken in another order; measured 1.5e-8.
-        assert record["from_reference"] < 1e-6, record
-        assert record["moved"] > 1e-2, record
-        assert record["resumed"] == 0.0, record
-        assert record["same_buffers"], record
-        assert record["norm"] > 0, record
-    assert not left_in_shared_memory(before)
-
-
-@pytest.mark.skipif(torch.cuda.is_available(), reason="beside a GPU the op is never loaded")
-def test_deepspeed_is_the_version_whose_shared_memory_op_we_can_switch_off():
-    """The switch is undocumented: if another version drops it, buffers would stay in /dev/shm again."""
-    code = """
-import json, deepspeed, deepspeed.ops
-known = "deepspeed_shm_comm" in deepspeed.ops.__compatible_ops__
-from pixelbert_fast.training.deepspeed_engine import import_deepspeed, join, leave
-import_deepspeed()
-off = deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] is False
-ranks = join()
-op = deepspeed.comm.comm.cdb.shm_comm_op
-leave()
-print(json.dumps([deepspeed.__version__, known, off, op is None, ranks.world]))
-"""
-    before = shared_memory()
-    done = subprocess.run(
-        [sys.executable, "-c", code], env=environment(), cwd=ROOT, capture_output=True, text=True, timeout=120
+def test_a_parameter_that_an_update_leaves_unused_has_gradient_zero():
+    torch.manual_seed(0)
+    model = nn.ModuleList([nn.Linear(4, 2), nn.Linear(4, 2)])
+    optimizer = TwoAlgorithmOptimizer(
+        [{"params": model.parameters(), "algorithm": "sgd", "lr": 0.1, "weight_decay": 0.5, "momentum": 0.9}]
     )
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert json.loads(done.stdout.splitlines()[-1]) == ["0.19.8", True, True, True, 1]
-    assert not left_in_shared_memory(before)
+    engine = PlainEngine(model, optimizer, device=CPU)
+    before = model[1].weight.detach().clone()
+    engine.backward(model[0](torch.ones(1, 4)).sum())
+    engine.step()
+    assert torch.allclose(model[1].weight, before * (1 - 0.1 * 0.5), atol=1e-7)
+
+
+def test_fp16_skips_what_overflows_and_scales_as_torch_does():
+    """Against torch's own GradScaler: gradients that overflow in two of twelve updates."""
+    factors = [1.0, 1e30, 1.0, 1.0, 1.0, 1.0, float("nan"), 1.0, 1.0, 1.0, 1.0, 1.0]
+    ours, theirs = plain(linear(), precision="fp16"), linear()
+    ours._scale = LossScale(interval=3)
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**16, growth_interval=3)
+    sgd = torch.optim.SGD(theirs.parameters(), lr=0.1, momentum=0.9)
+    scales = []
+    for number, factor in enumerate(factors):
+        x = torch.randn(6, 4, generator=torch.Generator().manual_seed(number))
+        with ours.autocast():
+            loss = ours.model(x).square().mean()
+        ours.backward(loss * factor)
+        ours.step()
+        with torch.autocast("cpu", dtype=torch.float16):
+            other = theirs(x).square().mean()
+        scaler.scale(other * factor).backward()
+        scaler.step(sgd)
+        scaler.update()
+        sgd.zero_grad()
+        scales.append((ours.shared_state()["scaler"]["scale"], scaler.get_scale()))
+    assert all(mine == its for mine, its in scales), scales
+    steps = [after[0] / before[0] for before, after in itertools.pairwise(scales)]
+    assert {0.5, 1.0, 2.0} == set(steps)
+    # One rounding of a product: torch divides by the scale in another place.
+    assert torch.allclose(ours.module.weight, theirs.weight, atol=1e-7)
+
+
+def test_fp16_scale_is_saved_and_a_hopeless_one_ends_the_run():
+    engine, again = plain(linear(), precision="fp16"), plain(linear(), precision="fp16")
+    for _ in range(3):
+        engine.backward(engine.model(torch.ones(1, 4)).sum() * float("inf"))
+        engine.step()
+    again.load_state(engine.shared_state(), {})
+    assert again.shared_state()["scaler"] == {"scale": 2.0**13, "good": 0}
+    before = engine.module.weight.detach().clone()
+
+    def forever():
+        while True:
+            engine.backward(engine.model(torch.ones(1, 4)).sum() * float("inf"))
+            engine.step()
+
+    with pytest.raises(RunError, match=r"lower the learning rates or use training\.precision=bf16"):
+        forever()
+    assert torch.equal(engine.module.weight, before)
+
+
+def test_the_state_is_by_name_and_says_what_does_not_fit():
+    engine = plain(linear())
+    engine.backward(engine.model(torch.ones(1, 4)).sum())
+    engine.step()
+    state = engine.shared_state()
+    assert set(state["optimizer"]) == {"weight", "bias"}
+    assert state["optimizer"]["weight"]["first"].shape == (2, 4)
+    assert float(state["optimizer"]["bias"]["step"]) == 1.0
+
+    def loaded(change):
+        optimizer = {name: dict(values) for name, values in state["optimizer"].items()}
+        change(optimizer)
+        plain(linear()).load_state({**state, "optimizer": optimizer}, {})
+
+    with pytest.raises(ValueError, match="it has no optimiser state of bias"):
+        loaded(lambda saved: saved.pop("bias"))
+    with pytest.raises(ValueError, match="it has optimiser state of more, which is not trained"):
+        loaded(lambda saved: saved.update(more=saved["bias"]))
+    with pytest.raises(ValueError, match=r"of bias is of shape \[3\], not \[2\]"):
+        loaded(lambda saved: saved["bias"].update(first=torch.zeros(3)))
+    with pytest.raises(ValueError, match="of an earlier version"):
+        plain(linear()).load_state({**state, "optimizer": {"state": {}, "param_groups": []}}, {})
+
+
+def test_pieces_of_unlike_step_counts_are_refused():
+    """One flat tensor has one count: a bias correction of its own is lost for each other one in it."""
+    flat = torch.zeros(4, requires_grad=True)
+    optimizer = TwoAlgorithmOptimizer([{"params": [flat], "algorithm": "adamw"}])
+    shape = torch.Size([2])
+    pieces = [Piece("a", shape, flat, 0, 0, 2), Piece("b", shape, flat, 2, 0, 2)]
+    state = {"first": torch.zeros(2), "second": torch.zeros(2)}
+    saved = {name: {"step": torch.tensor(count), **state} for name, count in (("a", 3.0), ("b", 2.0))}
+    weights = {"a": torch.ones(2), "b": torch.ones(2)}
+    with pytest.raises(ValueError, match="a had 3 updates and b 2, which ZeRO cannot keep apart"):
+        scatter_pieces(pieces, optimizer, weights, saved)
+    saved["b"]["step"] = torch.tensor(3.0)
+    scatter_pieces(pieces, optimizer, weights, saved)
+    assert float(optimizer.state[flat]["step"]) == 3.0 and torch.equal(flat.detach(), torch.ones(4))

@@ -49,6 +49,7 @@ ONLY_IN = {
     "tqdm": ("pixelbert_fast/cli.py", "pixelbert_fast/training/"),
     "tensorboard": ("pixelbert_fast/training/",),
     "torch.utils.tensorboard": ("pixelbert_fast/training/",),
+    "wandb": ("pixelbert_fast/training/logs.py",),
     "matplotlib": ("pixelbert_fast/visualize/",),
     "torchvision": (),
     "timm": (),

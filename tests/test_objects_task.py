@@ -218,3 +218,14 @@ def test_sets_of_something_else_are_refused(split, tmp_path):
 def test_splits_to_evaluate_are_looked_for_before_training(built):
     with pytest.raises(UserError, match="has no split 'test', it has: train, val"):
         make_task(config(built, evaluation={"splits": ["val", "test"]}))
+
+
+def test_a_batchs_images_can_be_named_and_its_operations_counted(built):
+    task = make_task(config(built))
+    batch = next(iter(task.batches(0, 0, 1)))
+    rows = batch["rows"].tolist()
+    assert len(set(rows)) == len(rows) == len(batch["pixel_values"])
+    for row, name in zip(rows, task.keys(batch["rows"]), strict=True):
+        assert name.endswith((f"row {row}", f"(row {row})"))
+    one = {**batch, "pixel_values": batch["pixel_values"][:1]}
+    assert task.flops(batch) == len(rows) * task.flops(one) > 0

@@ -86,6 +86,8 @@ def test_batches_are_still_those_that_results_were_measured_with(made, changes, 
     for batch in (one for epoch in range(3) for rank in range(3) for one in batches.epoch(epoch, rank, 3)):
         # Rows in place of pixels, whose last bits may differ from one release of a library to the next.
         told = {**batch, "pixel_values": torch.tensor(rows_of(batch))}
+        # Came later.
+        assert told.pop("rows").tolist() == rows_of(batch)
         for name, value in sorted(told.items()):
             found.update(f"{name} {tuple(value.shape)} {value.dtype}".encode() + value.numpy().tobytes())
     assert found.hexdigest() == digest

@@ -184,7 +184,7 @@ def test_padding_within_a_bucket_does_not_change_what_the_model_says(tokenizer):
     model = PixelBertForPreTraining(small_models.config(vocab_size=len(tokenizer)), fast=False).eval()
     padded = 0
     for batch in batches.epoch(0):
-        together = model(**batch, seed=0).itm_logits
+        together = model(**{name: batch[name] for name in batch if name != "rows"}, seed=0).itm_logits
         for place in range(len(batch["pixel_values"])):
             size = batch.get("pixel_size", torch.tensor([batch["pixel_values"].shape[2:]] * 9))[place]
             padded += size.tolist() != list(batch["pixel_values"].shape[2:])

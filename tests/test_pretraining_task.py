@@ -11,7 +11,7 @@ from datasets import Dataset, DatasetDict
 from PIL import Image
 
 from pixelbert_fast import PixelBertForPreTraining, PixelBertProcessor
-from pixelbert_fast.data.records import write_card
+from pixelbert_fast.data.records import open_set, write_card
 from pixelbert_fast.data.vocabulary import train_wordpiece
 from pixelbert_fast.errors import UserError
 from pixelbert_fast.tasks import make_task
@@ -101,7 +101,7 @@ def test_a_few_steps_lower_the_loss_and_the_seed_decides_them(built):
                 loss.backward()
                 optimizer.step()
                 losses.append(loss.item())
-        assert scalars.keys() == {"mlm_loss", "itm_loss", "itm_accuracy"}
+        assert scalars.keys() == {"mlm_loss", "itm_loss", "mlm_accuracy", "itm_accuracy"}
         assert not any(value.requires_grad for value in scalars.values())
         torch.testing.assert_close(loss.detach(), scalars["mlm_loss"] + scalars["itm_loss"])
         return losses
@@ -280,3 +280,13 @@ def test_a_batch_that_could_not_hold_one_image_is_refused_before_training(built)
         make_task(config(built, data={"batching": {"pixels": 1023}}))
     with pytest.raises(UserError, match="tokens"):
         make_task(config(built, data={"batching": {"tokens": 4}}))
+
+
+def test_a_batchs_images_can_be_named_and_its_operations_counted(built):
+    task = make_task(config(built))
+    batch = next(iter(task.batches(0, 0, 1)))
+    keys = open_set(built).split("train")["key"][:]
+    rows = batch["rows"].tolist()
+    assert task.keys(batch["rows"]) == [f"{keys[row]!r} (row {row})" for row in rows]
+    assert len(rows) == len(batch["pixel_values"])
+    assert task.flops(batch) > 0

@@ -53,7 +53,8 @@ class ToyTask:
                 torch.randn(self.images, 3, 6, 6, generator=generator) * 0.3 + labels[:, None, None, None]
             )
             keys = {"keys": (epoch, number), "sample_keys": torch.tensor([1000 * epoch + 10 * number + rank])}
-            yield {"pixels": pixels, "labels": labels, **keys}
+            rows = torch.arange(self.images) + 100 * number
+            yield {"pixels": pixels, "labels": labels, **keys, "rows": rows}
 
     def loss(self, model, batch):
         self.calls += 1
@@ -63,6 +64,12 @@ class ToyTask:
         if self.on_loss is not None:
             self.on_loss(self.calls)
         return loss, {"part": loss.detach() * 0.5}
+
+    def keys(self, rows):
+        return [f"toy-{row}" for row in rows]
+
+    def flops(self, batch):
+        return 1000 * len(batch["labels"])
 
     def size(self, batch):
         return {"pairs": len(batch["labels"]), "images": len(batch["labels"])}
@@ -111,7 +118,7 @@ def _main() -> int:
         def on_loss(call: int) -> None:
             if deed == "slow":
                 time.sleep(0.04)
-            if call != 4:
+            if call != int(os.environ.get("TOY_CALL", "4")):
                 return
             if deed == "raise":
                 raise ValueError("the toy broke")

@@ -35,7 +35,7 @@ class BrokenImages:
         """A broken image; told when it is met for the first time."""
         if row not in self._reasons:
             self._reasons[row] = reason
-            logger.warning("image %s cannot be decoded: %s", self._name(row), reason)
+            logger.warning("image %s cannot be decoded: %s", self.name(row), reason)
 
     def met(self, row: int) -> None:
         """One of the epoch's own images is broken. Raises UserError where these are more than the limit."""
@@ -44,9 +44,10 @@ class BrokenImages:
             return
         raise UserError(
             f"{len(self._met)} of the {self._shown} images of an epoch cannot be decoded, more than the share"
-            f" of {self._limit:g} that data.broken_limit allows; the last was {self._name(row)}"
+            f" of {self._limit:g} that data.broken_limit allows; the last was {self.name(row)}"
             f" ({self._reasons[row]}): mend the set, or raise the limit"
         )
 
-    def _name(self, row: int) -> str:
+    def name(self, row: int) -> str:
+        """An image as messages call it."""
         return f"in row {row}" if self._names is None else f"{self._names[row]['key']!r} (row {row})"

@@ -74,6 +74,10 @@ class DecodedImages:
     def broken(self) -> int:
         return len(self._broken)
 
+    def names(self, rows: Sequence[int]) -> list[str]:
+        """The images of `rows` as messages call them."""
+        return [self._broken.name(int(row)) for row in rows]
+
     def begin_epoch(self, shown: int) -> None:
         """Start to count what `readable` finds broken among the `shown` images of an epoch."""
         self._broken.begin_epoch(shown)

@@ -1,6 +1,6 @@
 """What training asks of a task, and what a task asks of the run's configuration."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -31,6 +31,7 @@ class Task(Protocol):
     ) -> Iterator[dict[str, Tensor]]:
         """The batches of one rank in one epoch without the first `skip`: CPU tensors.
 
+        `rows`, int64, says which images a batch holds; it stays on the CPU.
         A pure function of the configuration and the arguments. Step by step the ranks read one list of
         batches from left to right, from number `start` on: what other numbers of ranks have shown of it.
         """
@@ -38,6 +39,14 @@ class Task(Protocol):
 
     def size(self, batch: Mapping[str, Tensor]) -> dict[str, int]:
         """How much a batch holds: {"images": ..., "pairs": ...}."""
+        ...
+
+    def flops(self, batch: Mapping[str, Tensor]) -> int:
+        """Floating point operations of a forward and backward of a batch, which is on the CPU still."""
+        ...
+
+    def keys(self, rows: Sequence[int]) -> list[str]:
+        """The images of a batch's `rows`, as messages call them."""
         ...
 
     def loss(self, model: nn.Module, batch: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:

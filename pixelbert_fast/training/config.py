@@ -10,6 +10,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from pixelbert_fast.training.deepspeed_config import Precision, refused_keys
+
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Count = Annotated[int, Field(ge=1)]
 BelowOne = Annotated[float, Field(ge=0.0, lt=1.0)]
@@ -213,11 +215,19 @@ class BackboneGroup(GroupConfig):
 
 
 class TransformerGroup(GroupConfig):
-    """The paper's choice for everything that is not the backbone."""
+    """The paper's choice for everything that is not the backbone.
+
+    Attributes:
+        layer_decay: layer-wise decay of the learning rate, for fine-tuning: of N layers, number i from 0 has
+            `lr` times this to the power N - i, the embeddings N + 1; 1: none.
+        head_lr_scale: what `lr` is multiplied by for the heads.
+    """
 
     algorithm: Literal["sgd", "adamw"] = "adamw"
     lr: NotNegative = 1e-4
     weight_decay: NotNegative = 1e-2
+    layer_decay: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
+    head_lr_scale: Annotated[float, Field(gt=0.0)] = 1.0
 
 
 class OptimizerConfig(Section):
@@ -254,12 +264,24 @@ class TrainingConfig(Section):
         images_per_batch: images a process and backward pass.
         epochs, steps: how long to train; give one. A step is one update of the weights.
         accumulation: backward passes a step.
-        precision: bf16 computes under autocast; the weights stay fp32.
+        precision: bf16 and fp16 compute under autocast, fp16 with dynamic loss scaling; weights stay fp32.
         engine: auto is DeepSpeed when its launcher started this process, else plain PyTorch.
-        zero_stage: what DeepSpeed divides among processes: 0 nothing, 1 optimiser state, 2 gradients as well.
+        zero_stage: what DeepSpeed divides among processes: 0 nothing, 1 optimiser state, 2 gradients as well,
+            3 weights as well.
+        offload_optimizer: under DeepSpeed with zero_stage 1 to 3, keep the optimiser's state in the host's
+            memory and make its steps there.
+        overlap_comm: under DeepSpeed, average gradients while the backward goes on; None: its own choice, in
+            version 0.19 with zero_stage 3 alone.
+        reduce_bucket_size: gradients (numbers, not bytes) that DeepSpeed averages at a time; None: 25
+            million, or all where there are fewer.
+        contiguous_gradients: whether DeepSpeed copies gradients together as they come.
         threads: CPU threads a process; None: OMP_NUM_THREADS, or the machine's cores divided among its
             processes.
-        log_every: steps between log records; non-finite losses are looked for then.
+        log_every: steps between log records; what was not finite is told then.
+        skip_nonfinite: updates of a run that may be left out because their loss or a gradient was not finite;
+            one more ends the run.
+        peak_tflops: what one device can do at most, for the log's `mfu`; None: by the GPU's name where it is
+            a known one.
         checkpoint_every_minutes: how often the state to resume from is written; 0: only when interrupted.
         prefetch: batches prepared ahead by a thread; 0: none.
         keep_states: how many of the newest states to resume from are kept.
@@ -271,11 +293,17 @@ class TrainingConfig(Section):
     epochs: Annotated[float, Field(gt=0.0)] | None = None
     steps: Count | None = None
     accumulation: Count = 1
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Precision = "fp32"
     engine: Literal["auto", "deepspeed", "plain"] = "auto"
-    zero_stage: Literal[0, 1, 2] = 0
+    zero_stage: Literal[0, 1, 2, 3] = 0
+    offload_optimizer: bool = False
+    overlap_comm: bool | None = None
+    reduce_bucket_size: Count | None = None
+    contiguous_gradients: bool = True
     threads: Count | None = None
     log_every: Count = 20
+    skip_nonfinite: Annotated[int, Field(ge=0)] = 3
+    peak_tflops: Annotated[float, Field(gt=0.0)] | None = None
     checkpoint_every_minutes: NotNegative = 10.0
     prefetch: Annotated[int, Field(ge=0)] = 2
     keep_states: Count = 2
@@ -288,6 +316,32 @@ class TrainingConfig(Section):
         if self.epochs is not None and self.steps is not None:
             raise ValueError("either training.epochs or training.steps must be null, and both are given")
         return self
+
+    @model_validator(mode="after")
+    def _something_to_offload(self) -> TrainingConfig:
+        if self.offload_optimizer and not self.zero_stage:
+            raise ValueError("training.offload_optimizer=true needs training.zero_stage=1, 2 or 3")
+        return self
+
+
+class WandbConfig(Section):
+    """A run of Weights & Biases.
+
+    Attributes:
+        project, entity, name: its own; without a name the run's folder gives it.
+        mode: offline writes files for `wandb sync`, which online does as well where it cannot be reached.
+    """
+
+    project: str
+    entity: str | None = None
+    name: str | None = None
+    mode: Literal["online", "offline"] = "online"
+
+
+class LoggingConfig(Section):
+    """Where the log goes beside the run's folder. wandb: None: nowhere."""
+
+    wandb: WandbConfig | None = None
 
 
 class EvaluationConfig(Section):
@@ -311,7 +365,11 @@ class EvaluationConfig(Section):
 
 
 class RunConfig(Section):
-    """The whole tree. `output` is the run's folder; a recipe without one gets `runs/` and its own name."""
+    """The whole tree. `output` is the run's folder; a recipe without one gets `runs/` and its own name.
+
+    `deepspeed` is laid over the configuration that DeepSpeed gets, for experts; what has its place elsewhere
+    in the tree is refused there.
+    """
 
     task: Literal["pretrain", "objects"] = "pretrain"
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
@@ -325,3 +383,12 @@ class RunConfig(Section):
     schedule: ScheduleConfig = ScheduleConfig()
     training: TrainingConfig
     evaluation: EvaluationConfig = EvaluationConfig()
+    logging: LoggingConfig = LoggingConfig()
+    deepspeed: dict[str, Any] = {}
+
+    @model_validator(mode="after")
+    def _one_place_for_each(self) -> RunConfig:
+        refused = refused_keys(self.deepspeed)
+        if refused:
+            raise ValueError(f"take out of the block deepspeed: {'; '.join(refused)}")
+        return self

@@ -20,6 +20,12 @@ from pixelbert_fast.training.durable import write_json
 _FREE = {
     ("output",),
     ("training", "engine"),
+    ("training", "zero_stage"),
+    ("training", "offload_optimizer"),
+    ("training", "overlap_comm"),
+    ("training", "reduce_bucket_size"),
+    ("training", "contiguous_gradients"),
+    ("deepspeed",),
     ("training", "threads"),
     ("training", "log_every"),
     ("training", "checkpoint_every_minutes"),

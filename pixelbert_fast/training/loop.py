@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import math
 import signal
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -17,6 +16,10 @@ from pixelbert_fast.errors import RunError
 from pixelbert_fast.training.checkpoint import StateFolder
 from pixelbert_fast.training.engine import Engine
 from pixelbert_fast.training.logs import RunLog, bar
+from pixelbert_fast.training.meters import Clock as _Clock
+from pixelbert_fast.training.meters import gradient_norms, memory, status
+from pixelbert_fast.training.nonfinite import NonFinite
+from pixelbert_fast.training.peaks import peak_tflops
 from pixelbert_fast.training.ranks import Ranks
 from pixelbert_fast.training.schedule import Schedule
 from pixelbert_fast.training.signals import StopSignals, exit_status
@@ -36,6 +39,7 @@ class Position:
             `batch` counts from there.
         seconds: spent training, over all sittings.
         pairs: image-text pairs seen, by all processes: as many times those of this one as there are.
+        skipped: updates left out because their loss or gradient was not finite; `step` counts them too.
     """
 
     step: int = 0
@@ -44,6 +48,7 @@ class Position:
     seconds: float = 0.0
     pairs: int = 0
     start: int = 0
+    skipped: int = 0
 
     def shown(self, world: int) -> int:
         """Batches of the epoch that all processes together have read."""
@@ -95,13 +100,14 @@ class TrainingLoop:
         self._evaluate_every = evaluate_every
         self._losses: list[torch.Tensor] = []
         self._names: list[str] = []
+        self._peak = peak_tflops(engine.device, options.precision, options.peak_tflops)
 
     def run(self, position: Position, total_steps: int, title: str = "training") -> None:
         """Train from `position` (which is moved on) until there are `total_steps` updates; save the state.
 
         Raises:
             Stopped: a signal came; the state is saved.
-            RunError: the loss is not finite, or an epoch has no batches.
+            RunError: more losses or gradients are not finite than may be, or an epoch has no batches.
         """
         if position.step >= total_steps:
             return
@@ -110,15 +116,18 @@ class TrainingLoop:
         batches = self._batches(position.epoch, position.batch, position.start)
         clock = _Clock(position)
         self._engine.module.train()
+        self._watch = NonFinite(self._task, self._engine, self._ranks, self._options.skip_nonfinite)
         progress = bar(title, total_steps, position.step, shown=self._ranks.first)
         try:
             with StopSignals(says=self._ranks.first) as signals, progress:
                 while position.step < total_steps:
-                    self._update(batches, position)
+                    self._update(batches, position, clock)
                     progress.update()
                     done = position.step == total_steps
                     if done or position.step % self._options.log_every == 0:
-                        progress.set_postfix_str(self._report(position, clock), refresh=False)
+                        progress.say(self._report(position, clock))
+                    else:
+                        clock.tick()
                     if not done and self._evaluation_due(position, per_epoch):
                         clock.pause()
                         self._evaluate(position)
@@ -149,62 +158,85 @@ class TrainingLoop:
                 raise RunError(f"epoch {number} has no batches; the training split holds too few images")
             skip = start = 0
 
-    def _update(self, batches: Iterator[Any], position: Position) -> None:
+    def _update(self, batches: Iterator[Any], position: Position, clock: _Clock) -> None:
         self._schedule.set(position.step)
         complete = False
         while not complete:
+            asked = time.perf_counter()
             batch, place = next(batches)
-            position.pairs += self._task.size(batch)["pairs"] * self._ranks.world
+            waited = time.perf_counter() - asked
+            size = self._task.size(batch)
+            clock.batch(waited, size["images"], self._flops(batch))
+            position.pairs += size["pairs"] * self._ranks.world
             batch = _on_device(batch, self._engine.device)
             with self._engine.autocast():
                 loss, scalars = self._task.loss(self._engine.model, batch)
-            self._engine.backward(loss)
+            self._engine.backward(self._watch.guard(loss))
             complete = self._engine.step()
             # Kept on the device: reading it now would make the host wait for every step.
             self._names = ["loss", *scalars]
             values = [loss.detach(), *(value.detach() for value in scalars.values())]
             self._losses.append(torch.stack([value.float().reshape(()) for value in values]))
+            self._watch.batch(position.step + 1, self._losses[-1], batch.get("rows"))
             position.epoch, position.batch, position.start = place
+        self._watch.updated()
         position.step += 1
 
-    def _report(self, position: Position, clock: _Clock) -> str:
-        """Log the interval's means; the first place where a loss that is not finite is noticed."""
+    def _flops(self, batch: dict[str, Any]) -> int:
+        count = getattr(self._task, "flops", None)
+        return 0 if count is None else count(batch)
+
+    def _report(self, position: Position, clock: _Clock) -> list[str]:
+        """Log the interval; returns what the bar is to say of it."""
         means = self._checked_means(position)
-        rate = clock.rate(position)
-        rates = {group["name"]: group["lr"] for group in self._engine.optimizer.param_groups}
+        clock.tick()
+        figures = self._over_processes(clock.interval(position))
+        whole, norms = gradient_norms(self._engine, self._ranks)
+        optimizer = self._engine.optimizer
         values = {
             "epoch": position.epoch + self._share_of_epoch(position),
             **means,
-            "gradient_norm": self._engine.gradient_norm(),
-            "lr": rates,
-            "pairs_per_second": rate,
+            "gradient_norm": whole,
+            "gradient_norms": norms,
+            "lr": {group["label"]: group["lr"] for group in optimizer.param_groups},
+            **figures,
             # An image that several processes met counts for each of them.
             "broken_images": sum(self._ranks.gather(self._task.broken)),
+            "skipped_updates": position.skipped,
+            "memory": memory(self._engine.device),
             "seconds": position.seconds,
         }
-        self._log.write("train", position.step, _finite_or_none(values))
-        return f"loss {means['loss']:.3f}, {rate:.0f} pairs/s"
+        self._log.write("train", position.step, values)
+        return status(means, figures)
+
+    def _over_processes(self, figures: dict[str, float]) -> dict[str, float | None]:
+        """Rates summed, waits and step times averaged over the processes; with the share of the peak."""
+        pairs = figures.pop("pairs_per_second")
+        figures = dict(zip(figures, self._ranks.mean(list(figures.values())), strict=True))
+        figures["images_per_second"] *= self._ranks.world
+        # Of one device, as the peak is.
+        tflops = figures.pop("tflops") or None
+        share = tflops / self._peak if tflops and self._peak else None
+        return {"pairs_per_second": pairs, **figures, "tflops": tflops, "mfu": share}
 
     def _share_of_epoch(self, position: Position) -> float:
         world = self._ranks.world
         return min(position.shown(world) / max(self._per_epoch * world, 1), 1.0)
 
     def _checked_means(self, position: Position) -> dict[str, float]:
-        rows = torch.stack(self._losses).double().cpu()
+        """The means since the last call over what went into the weights; tells what did not."""
+        kept, left_out = self._watch.read()
         self._losses.clear()
-        loss = rows[:, 0]
-        bad = torch.nonzero(~torch.isfinite(loss))
-        first_bad = -1
-        if len(bad):
-            updates_back = (len(loss) - 1 - int(bad[0])) // self._options.accumulation
-            first_bad = position.step - updates_back
-        wrong = [step for step in self._ranks.gather(first_bad) if step >= 0]
-        if wrong:
-            raise RunError(
-                f"the loss is not finite at step {min(wrong)}; lower the learning rates,"
-                " lengthen the warm-up or tighten optimizer.clip_norm"
+        for one in left_out:
+            self._log.write("left_out", one.step, one._asdict())
+        self._watch.ended(left_out, position.skipped)
+        for number, one in enumerate(left_out, start=position.skipped + 1):
+            self._log.say(
+                f"{one.told()}; the update is left out ({number} of at most {self._options.skip_nonfinite})"
             )
-        return dict(zip(self._names, self._ranks.mean(rows.nanmean(0).tolist()), strict=True))
+        position.skipped += len(left_out)
+        values = kept.mean(0).tolist() if len(kept) else [math.nan] * len(self._names)
+        return dict(zip(self._names, self._ranks.mean(values), strict=True))
 
     def _evaluation_due(self, position: Position, per_epoch: int) -> bool:
         if self._evaluate is None or position.epoch == 0 or position.epoch % self._evaluate_every:
@@ -238,52 +270,14 @@ class TrainingLoop:
             raise Stopped(signal.Signals(number), position.step)
 
     def _warn(self, sentence: str, position: Position) -> None:
-        if self._ranks.first:
-            print(f"\nwarning: step {position.step}: {sentence}", file=sys.stderr, flush=True)
+        self._log.say(f"warning: step {position.step}: {sentence}")
         self._log.write("warning", position.step, {"message": sentence})
-
-
-class _Clock:
-    """Seconds spent training, the rate over the last interval, and the time since the last save."""
-
-    def __init__(self, position: Position) -> None:
-        now = time.perf_counter()
-        self._counted = self._rated = self._saved = now
-        self._pairs = position.pairs
-
-    def rate(self, position: Position) -> float:
-        now = time.perf_counter()
-        position.seconds += now - self._counted
-        self._counted = now
-        rate = (position.pairs - self._pairs) / max(now - self._rated, 1e-9)
-        self._rated, self._pairs = now, position.pairs
-        return rate
-
-    def pause(self) -> None:
-        self._paused = time.perf_counter()
-
-    def go_on(self) -> None:
-        away = time.perf_counter() - self._paused
-        self._counted += away
-        self._rated += away
-
-    def since_save(self) -> float:
-        return time.perf_counter() - self._saved
-
-    def saved(self) -> None:
-        self._saved = time.perf_counter()
 
 
 def _on_device(batch: dict[str, Any], device: torch.device) -> dict[str, Any]:
     return {
-        name: value.to(device, non_blocking=True) if isinstance(value, torch.Tensor) else value
+        name: value.to(device, non_blocking=True)
+        if isinstance(value, torch.Tensor) and name != "rows"  # asked for on the host, and hardly ever
+        else value
         for name, value in batch.items()
-    }
-
-
-def _finite_or_none(values: dict[str, Any]) -> dict[str, Any]:
-    """NaN is no JSON."""
-    return {
-        name: None if isinstance(value, float) and not math.isfinite(value) else value
-        for name, value in values.items()
     }

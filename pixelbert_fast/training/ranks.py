@@ -82,6 +82,16 @@ class Ranks:
         dist.all_reduce(values, group=self.group)
         return values.tolist()
 
+    def collect(self, value: T) -> list[T]:
+        """Every process's `value`, any that can be pickled, by rank."""
+        if self.world == 1:
+            return [value]
+        import torch.distributed as dist
+
+        values: list[Any] = [None] * self.world
+        dist.all_gather_object(values, value, group=self.group)
+        return values
+
     def first_does(self, work: Callable[[], T]) -> T:
         """Run `work` in the first process only and give its result to all.
 

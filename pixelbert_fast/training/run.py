@@ -27,7 +27,7 @@ from pixelbert_fast.training.checkpoint import (
 from pixelbert_fast.training.config import RunConfig
 from pixelbert_fast.training.durable import replace_folder, write_json
 from pixelbert_fast.training.folder import RunFolder
-from pixelbert_fast.training.logs import RunLog, bar
+from pixelbert_fast.training.logs import RunLog, bar, check_wandb
 from pixelbert_fast.training.loop import Position, TrainingLoop
 from pixelbert_fast.training.optimizer import TwoAlgorithmOptimizer, parameter_groups
 from pixelbert_fast.training.provenance import differences, made_by, versions
@@ -67,6 +67,7 @@ def run(config: RunConfig, ranks: Ranks, engine_name: str, *, resume: Resume = "
     found = ranks.first_does(lambda: folder.claim(described, resume))
     if found == "finished":
         return Result(ranks.first_does(folder.metrics), folder, before=True)
+    check_wandb(config.logging.wandb)
     _set_threads(config, ranks)
     prepare_data(config, ranks)
     start_seconds = 0.0
@@ -184,7 +185,13 @@ def _trained(
     if config.training.log_samples:
         accumulation = config.training.accumulation
         task = SampleLog(task, folder.samples, ranks, step=position.step, accumulation=accumulation)
-    log = RunLog(folder.path, writes=ranks.first, resumed_step=position.step)
+    log = RunLog(
+        folder.path,
+        writes=ranks.first,
+        resumed_step=position.step,
+        wandb=config.logging.wandb,
+        described=described,
+    )
 
     def evaluate(at: Position) -> None:
         measured = evaluated(task, engine, config, ranks)
@@ -224,11 +231,6 @@ def _take_over(
     state: StateRead, engine: engines.Engine, schedule: Schedule, config: RunConfig, ranks: Ranks
 ) -> None:
     record, shared, mine = state
-    if mine is None and config.training.zero_stage > 0:
-        raise UserError(
-            f"the state under {config.output} was written by {record['world']} processes and this run has"
-            f" {ranks.world}; with training.zero_stage > 0 start as many as before"
-        )
     misfit = first_misfit(shared["model"], engine.module)
     if misfit is not None:
         raise RunError(
@@ -259,7 +261,7 @@ def _total_steps(config: RunConfig, position: Position, batches_per_epoch: int, 
 def evaluated(task: Any, engine: engines.Engine, config: RunConfig, ranks: Ranks) -> dict[str, Any]:
     """The task's metrics, measured by the first process while the others wait; no generator is disturbed."""
 
-    def work() -> dict[str, Any]:
+    def work(model: torch.nn.Module) -> dict[str, Any]:
         with undisturbed_random(), bar("evaluation", None, unit="image") as progress:
 
             def reached(done: int, total: int) -> None:
@@ -268,9 +270,10 @@ def evaluated(task: Any, engine: engines.Engine, config: RunConfig, ranks: Ranks
                 progress.total = total
                 progress.update(done - progress.n)
 
-            return task.evaluate(engine.module, progress=reached, limit=config.evaluation.images)
+            return task.evaluate(model, progress=reached, limit=config.evaluation.images)
 
-    return ranks.first_does(work)
+    with engine.gathered() as model:
+        return ranks.first_does(lambda: work(model))
 
 
 def _keep_best(
@@ -278,8 +281,9 @@ def _keep_best(
 ) -> None:
     if config.evaluation.best is not None:
         best = BestCheckpoint(RunFolder(config.output).best, config.evaluation.best)
-        save = functools.partial(task.save, engine.module)
-        ranks.first_does(lambda: best.consider(at.step, task.headline(measured), save))
+        with engine.gathered() as model:
+            save = functools.partial(task.save, model)
+            ranks.first_does(lambda: best.consider(at.step, task.headline(measured), save))
 
 
 def _concluded(
@@ -296,8 +300,8 @@ def _concluded(
     broken = sum(ranks.gather(task.broken))
     _keep_best(task, engine, position, measured, config, ranks)
 
-    def work() -> dict[str, Any]:
-        replace_folder(folder.checkpoint, lambda into: task.save(engine.module, into))
+    def work(model: torch.nn.Module) -> dict[str, Any]:
+        replace_folder(folder.checkpoint, lambda into: task.save(model, into))
         now = time.perf_counter()
         metrics = {
             "task": task.name,
@@ -307,6 +311,7 @@ def _concluded(
             "steps": position.step,
             "pairs": position.pairs,
             "broken_images": broken,  # met in this sitting
+            "skipped_updates": position.skipped,
             "training_seconds": round(position.seconds, 3),
             "start_seconds": round(start_seconds, 3),
             # The training of earlier sittings is in it, their preparations are not.
@@ -320,7 +325,8 @@ def _concluded(
         StateFolder(folder.resume, ranks).remove()
         return metrics
 
-    return ranks.first_does(work)
+    with engine.gathered() as model:
+        return ranks.first_does(lambda: work(model))
 
 
 def _set_threads(config: RunConfig, ranks: Ranks) -> None:

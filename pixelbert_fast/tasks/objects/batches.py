@@ -19,7 +19,7 @@ class ObjectBatches:
     attributes: the values of each attribute, in the order of the classes. A batch holds CPU tensors:
     `pixel_values` float32 `[B, 3, H, W]`, `pixel_size` int32 `[B, 2]`, and `targets` int64 `[B, A]`, the
     class of each attribute in the order of `attributes`, -100 where the object has no such attribute or a
-    value not listed.
+    value not listed; and `rows` int64 `[B]`, which images they are.
 
     Raises UserError when the split is empty, has no scenes, or an image does not show exactly one object.
     """
@@ -77,10 +77,19 @@ class ObjectBatches:
         for rows in mine[skip:]:
             yield self._batch_of(*self._images.readable(rows, self._seed, epoch))
 
+    def names(self, rows: Sequence[int]) -> list[str]:
+        """The images of a batch's `rows` as messages call them."""
+        return self._images.names(rows)
+
     def of(self, rows: Sequence[int]) -> dict[str, Tensor]:
         """The batch of exactly these rows; a broken image is one of the mean colour."""
         return self._batch_of(rows, *self._images.pixels(rows))
 
     def _batch_of(self, rows: Sequence[int], pixel_values: Tensor, pixel_size: Tensor) -> dict[str, Tensor]:
-        targets = self._targets[torch.as_tensor(rows)]
-        return {"pixel_values": pixel_values, "pixel_size": pixel_size, "targets": targets}
+        numbers = torch.as_tensor(rows)
+        return {
+            "pixel_values": pixel_values,
+            "pixel_size": pixel_size,
+            "targets": self._targets[numbers],
+            "rows": numbers,
+        }

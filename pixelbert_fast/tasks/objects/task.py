@@ -1,7 +1,7 @@
 """The task that starts a backbone: naming single objects, for want of ImageNet weights."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from safetensors.torch import save_file
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from pixelbert_fast.data.records import open_set
 from pixelbert_fast.errors import UserError
 from pixelbert_fast.model.backbone import ResNet
+from pixelbert_fast.model.flops import training_flops
 from pixelbert_fast.model.weights import load_backbone
 from pixelbert_fast.tasks.architecture import evaluation_splits, image_processor, model_config, seeded
 from pixelbert_fast.tasks.objects.batches import ObjectBatches
@@ -64,6 +65,17 @@ class ObjectsTask:
 
     def size(self, batch: Mapping[str, Tensor]) -> dict[str, int]:
         return {"images": len(batch["pixel_values"]), "pairs": len(batch["pixel_values"])}
+
+    def flops(self, batch: Mapping[str, Tensor]) -> int:
+        images, _, *size = batch["pixel_values"].shape
+        # The heads are a thousandth of it.
+        counted = training_flops(
+            self._built, image_size=tuple(size), images=images, sequences=0, text_length=0, pixels=0
+        )
+        return counted["backbone"]
+
+    def keys(self, rows: Sequence[int]) -> list[str]:
+        return self._batches.names(rows)
 
     def loss(self, model: nn.Module, batch: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         return naming_loss(model(batch["pixel_values"], batch["pixel_size"]), batch["targets"])

@@ -100,6 +100,10 @@ class PretrainingBatches:
     def broken(self) -> int:
         return self._images.broken
 
+    def names(self, rows: Sequence[int]) -> list[str]:
+        """The images of a batch's `rows` as messages call them."""
+        return self._images.names(rows)
+
     @property
     def sizes(self) -> SizePlan | None:
         """The size plan of `options.batching`."""
@@ -183,6 +187,7 @@ class PretrainingBatches:
             "labels": torch.from_numpy(labels[kept, :longest]),
             "matched": torch.from_numpy(matched[kept]),
             "sample_keys": torch.from_numpy(keys[kept]),
+            "rows": torch.from_numpy(shown.row[members]),
         }
 
     def _pixels(self, members: np.ndarray, epoch: int, shown: Shown) -> tuple[np.ndarray, dict]:

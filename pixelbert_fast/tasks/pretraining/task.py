@@ -1,10 +1,9 @@
 """The pre-training task: from a run's configuration to model, batches, loss and metrics."""
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 
 from pixelbert_fast.data.batch_list import Batching
@@ -17,6 +16,7 @@ from pixelbert_fast.model.weights import load_backbone, load_bert
 from pixelbert_fast.tasks.architecture import image_processor, model_config, seeded
 from pixelbert_fast.tasks.pretraining.batches import PretrainingBatches, PretrainingOptions
 from pixelbert_fast.tasks.pretraining.evaluation import evaluate
+from pixelbert_fast.tasks.pretraining.figures import batch_flops, words_right
 from pixelbert_fast.tasks.pretraining.sets import open_sets
 from pixelbert_fast.tasks.pretraining.start import check_checkpoint, load_checkpoint, load_tokenizer
 from pixelbert_fast.tasks.protocol import Progress, percent, unwrapped
@@ -119,12 +119,22 @@ class PretrainingTask:
     def size(self, batch: Mapping[str, Tensor]) -> dict[str, int]:
         return {"images": len(batch["pixel_values"]), "pairs": len(batch["input_ids"])}
 
+    def flops(self, batch: Mapping[str, Tensor]) -> int:
+        return batch_flops(self.model.config, batch, fast=self._config.model.fast)
+
+    def keys(self, rows: Sequence[int]) -> list[str]:
+        return self._batches.names(rows)
+
     def loss(self, model: nn.Module, batch: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        inputs = {name: value for name, value in batch.items() if name != "rows"}
         # One seed for the run: the sample keys, which hold the epoch, make every draw of pixels another one.
-        outputs = model(**batch, seed=self._config.seed)
-        with torch.no_grad():
-            right = (outputs.itm_logits.argmax(dim=-1) == batch["matched"]).float().mean()
-        scalars = {"mlm_loss": outputs.mlm_loss, "itm_loss": outputs.itm_loss, "itm_accuracy": right}
+        outputs = model(**inputs, seed=self._config.seed)
+        scalars = {
+            "mlm_loss": outputs.mlm_loss,
+            "itm_loss": outputs.itm_loss,
+            "mlm_accuracy": words_right(outputs.mlm_logits, batch["labels"]),
+            "itm_accuracy": (outputs.itm_logits.argmax(dim=-1) == batch["matched"]).float().mean(),
+        }
         return outputs.loss, {name: value.detach() for name, value in scalars.items()}
 
     def parameter_groups(self, model: nn.Module) -> dict[str, list[tuple[str, nn.Parameter]]]:
