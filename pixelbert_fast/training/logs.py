@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
-import json
 import math
 import shutil
 import sys
@@ -14,6 +14,7 @@ from typing import Any
 from tqdm import tqdm
 
 from pixelbert_fast.errors import UserError
+from pixelbert_fast.training.record_file import RecordFile, cut_records
 
 
 def check_wandb(options: Any) -> None:
@@ -51,10 +52,11 @@ class RunLog:
             return
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / "log.jsonl"
-        kept = _records_until(path, resumed_step) if resumed_step else []
-        self._file = open(path, "w", encoding="utf-8")  # noqa: SIM115 - closed by close()
-        self._file.writelines(kept)
-        self._file.flush()
+        if resumed_step:
+            cut_records(path, resumed_step)
+        else:
+            path.unlink(missing_ok=True)
+        self._file = RecordFile(path)
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:
@@ -71,15 +73,19 @@ class RunLog:
         """
         if self._file is None:
             return
-        record = _without_nan({"kind": kind, "step": step, **values})
-        self._file.write(json.dumps(record, allow_nan=False) + "\n")
-        self._file.flush()
+        self._file.write(_without_nan({"kind": kind, "step": step, **values}))
         numbers = _numbers(values, kind)
-        if self._board is not None:
-            for name, value in numbers:
-                self._board.add_scalar(name, value, step)
+        self._show(numbers, step)
         if self._wandb is not None and numbers:
             self._wandb.log(dict(numbers), step=step)
+
+    def _show(self, numbers: list[tuple[str, float]], step: int) -> None:
+        try:
+            for name, value in numbers if self._board is not None else ():
+                self._board.add_scalar(name, value, step)
+        except OSError as error:  # of its thread, which has ended: a run outlasts a full disk
+            self.say(f"warning: TensorBoard shows nothing after step {step}: {error.strerror}")
+            self._board = None
 
     def say(self, text: str) -> None:
         """A line above the bar."""
@@ -91,7 +97,8 @@ class RunLog:
         if self._file is not None:
             self._file.close()
         if self._board is not None:
-            self._board.close()
+            with contextlib.suppress(OSError):
+                self._board.close()
         if self._wandb is not None:
             self._wandb.finish()
 
@@ -127,19 +134,6 @@ def _without_nan(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {name: _without_nan(one) for name, one in value.items()}
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _records_until(path: Path, step: int) -> list[str]:
-    kept = []
-    if path.is_file():
-        for line in path.read_text(encoding="utf-8").splitlines():
-            try:
-                record = json.loads(line)
-            except ValueError:
-                continue  # the last line of a killed run may be cut
-            if record.get("step", 0) <= step:
-                kept.append(line + "\n")
-    return kept
 
 
 def _numbers(values: dict[str, Any], prefix: str) -> list[tuple[str, float]]:

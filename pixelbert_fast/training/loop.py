@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import math
 import signal
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -271,8 +270,7 @@ class TrainingLoop:
             raise Stopped(signal.Signals(number), position.step)
 
     def _warn(self, sentence: str, position: Position) -> None:
-        if self._ranks.first:
-            print(f"\nwarning: step {position.step}: {sentence}", file=sys.stderr, flush=True)
+        self._log.say(f"warning: step {position.step}: {sentence}")
         self._log.write("warning", position.step, {"message": sentence})
 
 
