@@ -16,6 +16,7 @@ import torch
 from pixelbert_fast.errors import RunError, UserError
 from pixelbert_fast.training import engine as engines
 from pixelbert_fast.training.accumulation import with_accumulation
+from pixelbert_fast.training.agreement import same_configuration, same_folder
 from pixelbert_fast.training.best import BestCheckpoint
 from pixelbert_fast.training.checkpoint import (
     StateFolder,
@@ -35,7 +36,7 @@ from pixelbert_fast.training.provenance import differences, made_by, versions
 from pixelbert_fast.training.ranks import Ranks, threads_per_process
 from pixelbert_fast.training.recipes import load_config
 from pixelbert_fast.training.samples import SampleLog
-from pixelbert_fast.training.schedule import Schedule, make_factor
+from pixelbert_fast.training.schedule import Pace, Schedule
 
 Resume = Literal["auto", "never"]
 
@@ -66,9 +67,11 @@ def run(config: RunConfig, ranks: Ranks, engine_name: str, *, resume: Resume = "
     folder = RunFolder(config.output)
     described = config.model_dump(mode="json")
     config = with_accumulation(config, ranks.world)
+    same_configuration(described, ranks)
     found = ranks.first_does(lambda: folder.claim(described, resume))
     if found == "finished":
         return Result(ranks.first_does(folder.metrics), folder, before=True)
+    same_folder(folder.path, ranks)
     check_wandb(config.logging.wandb)
     _set_threads(config, ranks)
     prepare_data(config, ranks)
@@ -176,8 +179,8 @@ def _trained(
     if state is not None and state[0]["world"] == ranks.world:
         # The same schedule as before, also where epochs differ in length.
         total = state[0].get("total_steps", total)
-    updates_per_epoch = per_epoch / config.training.accumulation
-    schedule = Schedule(optimizer, make_factor(config.schedule, total, updates_per_epoch))
+    pace = Pace(total, per_epoch / config.training.accumulation)
+    schedule = Schedule(optimizer, config.schedule, pace)
     if state is not None:
         _take_over(state, engine, schedule, config, ranks)
         if ranks.first:
@@ -241,7 +244,8 @@ def _take_over(
         )
     try:
         engine.load_state(shared, {} if mine is None else mine["own"])
-        schedule.load_state_dict(shared["schedule"])
+        changed = record["world"] != ranks.world
+        schedule.load_state_dict(shared["schedule"], record["step"] if changed else None)
     except (RuntimeError, ValueError, KeyError) as error:
         reason = str(error).splitlines()[0]
         raise RunError(f"the state under {config.output}/resume does not fit this model: {reason}") from None
