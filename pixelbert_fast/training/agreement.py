@@ -1,4 +1,4 @@
-"""What the processes of a run must have in common before it begins: the configuration, and the output folder."""
+"""What the processes of a run must have in common before it begins: configuration and output folder."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def same_configuration(config: dict[str, Any], ranks: Ranks) -> None:
 
 
 def same_folder(folder: Path, ranks: Ranks, patience: float = _PATIENCE) -> None:
-    """Refuse an output folder that some processes do not share with the first; called by all when it is there.
+    """Refuse an output folder that the first process does not share with all; called when it is there.
 
     patience: seconds to wait for a file of another machine.
 

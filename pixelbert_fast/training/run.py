@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import json
+import logging
 import os
 import time
 from dataclasses import dataclass
@@ -17,17 +17,16 @@ from pixelbert_fast.errors import RunError, UserError
 from pixelbert_fast.training import engine as engines
 from pixelbert_fast.training.accumulation import with_accumulation
 from pixelbert_fast.training.agreement import same_configuration, same_folder
-from pixelbert_fast.training.best import BestCheckpoint
 from pixelbert_fast.training.checkpoint import (
     StateFolder,
     StateRead,
     first_misfit,
     seed_all,
     set_random_state,
-    undisturbed_random,
 )
 from pixelbert_fast.training.config import RunConfig
 from pixelbert_fast.training.durable import replace_folder, write_json
+from pixelbert_fast.training.evaluation import evaluated, keep_best
 from pixelbert_fast.training.folder import RunFolder
 from pixelbert_fast.training.logs import RunLog, bar, check_wandb
 from pixelbert_fast.training.loop import Position, TrainingLoop
@@ -85,7 +84,7 @@ def run(config: RunConfig, ranks: Ranks, engine_name: str, *, resume: Resume = "
     prepared = folder.started_from(config)
 
     seed_all(config.seed)
-    task = _make_task(prepared, engines.device_of(ranks))
+    task = _make_task(prepared, ranks)
     engine, position = _trained(task, prepared, described, folder, ranks, engine_name)
     try:
         metrics = _concluded(task, engine, position, config, folder, ranks, began, start_seconds)
@@ -118,10 +117,15 @@ def prepare_data(config: RunConfig, ranks: Ranks) -> None:
     ranks.first_does(work)
 
 
-def _make_task(config: RunConfig, device: torch.device) -> Any:
+def _make_task(config: RunConfig, ranks: Ranks) -> Any:
     from pixelbert_fast.tasks import make_task
 
-    return make_task(config, device)
+    if not ranks.first:
+        logging.disable(logging.WARNING)  # all build the same, and one says so
+    try:
+        return make_task(config, engines.device_of(ranks))
+    finally:
+        logging.disable(logging.NOTSET)
 
 
 def _train_earlier(
@@ -201,7 +205,7 @@ def _trained(
     def evaluate(at: Position) -> None:
         measured = evaluated(task, engine, config, ranks)
         log.write("evaluation", at.step, {"metrics": measured})
-        _keep_best(task, engine, at, measured, config, ranks)
+        keep_best(task, engine, at, measured, config, ranks)
 
     loop = TrainingLoop(
         task,
@@ -264,34 +268,6 @@ def _total_steps(config: RunConfig, position: Position, batches_per_epoch: int, 
     return max(position.step + round(left / options.accumulation), 1)
 
 
-def evaluated(task: Any, engine: engines.Engine, config: RunConfig, ranks: Ranks) -> dict[str, Any]:
-    """The task's metrics, measured by the first process while the others wait; no generator is disturbed."""
-
-    def work(model: torch.nn.Module) -> dict[str, Any]:
-        with undisturbed_random(), bar("evaluation", None, unit="image") as progress:
-
-            def reached(done: int, total: int) -> None:
-                if done < progress.n:
-                    progress.reset(total)  # the next split
-                progress.total = total
-                progress.update(done - progress.n)
-
-            return task.evaluate(model, progress=reached, limit=config.evaluation.images)
-
-    with engine.gathered() as model:
-        return ranks.first_does(lambda: work(model))
-
-
-def _keep_best(
-    task: Any, engine: engines.Engine, at: Position, measured: dict[str, Any], config: RunConfig, ranks: Ranks
-) -> None:
-    if config.evaluation.best is not None:
-        best = BestCheckpoint(RunFolder(config.output).best, config.evaluation.best)
-        with engine.gathered() as model:
-            save = functools.partial(task.save, model)
-            ranks.first_does(lambda: best.consider(at.step, task.headline(measured), save))
-
-
 def _concluded(
     task: Any,
     engine: engines.Engine,
@@ -304,7 +280,7 @@ def _concluded(
 ) -> dict[str, Any]:
     measured = evaluated(task, engine, config, ranks)
     broken = sum(ranks.gather(task.broken))
-    _keep_best(task, engine, position, measured, config, ranks)
+    keep_best(task, engine, position, measured, config, ranks)
 
     def work(model: torch.nn.Module) -> dict[str, Any]:
         replace_folder(folder.checkpoint, lambda into: task.save(model, into))

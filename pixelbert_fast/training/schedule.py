@@ -77,7 +77,7 @@ def cosine(first: int, last: int, floor: float) -> Planned:
 
 
 def make_factor(options: Any, pace: Pace) -> Factor:
-    """The factor a `ScheduleConfig` describes; steps count updates from 0, the warm-up's always as they are."""
+    """The factor a `ScheduleConfig` describes; steps count updates from 0, and the warm-up is in them."""
     if options.kind == "step":
         milestones = [round(epoch * pace.updates_per_epoch) for epoch in options.milestones]
         planned = stepwise(milestones, options.gamma)
