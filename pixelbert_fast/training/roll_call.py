@@ -23,7 +23,8 @@ from typing import Any
 from pixelbert_fast.errors import RunError
 from pixelbert_fast.training.ranks import PeerError, Ranks, exit_status
 
-# Marks the last word of a process that ended, in place of its count; its status follows, and its error's hash.
+# Marks the last word of a process that ended, in place of its count; its status follows, and its error's
+# hash.
 _LEFT = "left"
 _BECAUSE_OF_ANOTHER = "another"
 
