@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from pixelbert_fast.errors import UserError
 from pixelbert_fast.training.deepspeed_config import Precision
 from pixelbert_fast.training.optimizer import TwoAlgorithmOptimizer
-from pixelbert_fast.training.ranks import Ranks, launched
+from pixelbert_fast.training.ranks import PeerError, Ranks, launched
 
 
 class Engine(Protocol):
@@ -97,10 +97,11 @@ def start_ranks(name: str) -> Ranks:
         return deepspeed_engine.join()
     ranks = ranks_from_environment() if launched() else Ranks()
     if ranks.world > 1:
-        raise UserError(
+        error = UserError(
             f"training.engine=plain runs in one process and {ranks.world} were started;"
             " use training.engine=deepspeed or start one"
         )
+        raise PeerError(2) if ranks.local_rank else error  # one of each machine tells
     return ranks
 
 
