@@ -15,6 +15,7 @@ import torch
 
 from pixelbert_fast.training import run as runs
 from pixelbert_fast.training.cli import main
+from pixelbert_fast.training.engine import start_ranks
 from pixelbert_fast.training.ranks import Ranks
 from pixelbert_fast.training.recipes import load_config
 from pixelbert_fast.training.signals import StopSignals
@@ -249,3 +250,11 @@ def test_what_all_processes_find_is_told_by_one_of_each_machine(
     said = capsys.readouterr().err
     assert said.count("\n") == told
     assert said.startswith("process 2: error: " if told else "")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_without_deepspeed_it_is_told_that_there_is_no_gpu(monkeypatch):
+    # transformers imports it to save a model, and it would warn in the middle of a run.
+    monkeypatch.delenv("DS_ACCELERATOR", raising=False)
+    start_ranks("plain")
+    assert os.environ["DS_ACCELERATOR"] == "cpu"

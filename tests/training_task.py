@@ -112,7 +112,7 @@ def _main() -> int:
 
     deed = os.environ.get("TOY_DEED", "")
 
-    def make(config, ranks):
+    def make(config, device):
         task = ToyTask(config)
 
         def on_loss(call: int) -> None:

@@ -44,7 +44,7 @@ from pixelbert_fast.training.deepspeed_zero import (
 from pixelbert_fast.training.engine import autocast
 from pixelbert_fast.training.loss_scale import LossScale, unscale
 from pixelbert_fast.training.optimizer import TwoAlgorithmOptimizer
-from pixelbert_fast.training.ranks import PATIENCE, Ranks, ranks_from_environment
+from pixelbert_fast.training.ranks import PATIENCE, Ranks, name_accelerator, ranks_from_environment
 from pixelbert_fast.training.roll_call import call_the_roll
 
 _SHARED_MEMORY_OP = "deepspeed_shm_comm"
@@ -59,9 +59,7 @@ def import_deepspeed() -> Any:
     Raises:
         UserError: it is not installed.
     """
-    # Its own look for an accelerator warns when it finds none; say what is known already.
-    if not torch.cuda.is_available():
-        os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    name_accelerator()
     try:
         import deepspeed
         import deepspeed.ops

@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -84,7 +85,8 @@ def run(config: RunConfig, ranks: Ranks, engine_name: str, *, resume: Resume = "
     prepared = folder.started_from(config)
 
     seed_all(config.seed)
-    task = _make_task(prepared, ranks)
+    with _said_once(ranks):
+        task = _make_task(prepared, engines.device_of(ranks))
     engine, position = _trained(task, prepared, described, folder, ranks, engine_name)
     try:
         metrics = _concluded(task, engine, position, config, folder, ranks, began, start_seconds)
@@ -117,15 +119,21 @@ def prepare_data(config: RunConfig, ranks: Ranks) -> None:
     ranks.first_does(work)
 
 
-def _make_task(config: RunConfig, ranks: Ranks) -> Any:
-    from pixelbert_fast.tasks import make_task
-
+@contextlib.contextmanager
+def _said_once(ranks: Ranks) -> Iterator[None]:
+    """What all processes would warn of alike inside, the first one does."""
     if not ranks.first:
-        logging.disable(logging.WARNING)  # all build the same, and one says so
+        logging.disable(logging.WARNING)
     try:
-        return make_task(config, engines.device_of(ranks))
+        yield
     finally:
         logging.disable(logging.NOTSET)
+
+
+def _make_task(config: RunConfig, device: torch.device) -> Any:
+    from pixelbert_fast.tasks import make_task
+
+    return make_task(config, device)
 
 
 def _train_earlier(
