@@ -1,4 +1,4 @@
-"""Evaluations between two steps: they change nothing, and a run that is stopped about one makes it once."""
+"""What comes between two steps, evaluations and saves: it changes neither the run nor what is told of it."""
 
 from __future__ import annotations
 
@@ -50,3 +50,14 @@ def test_told_to_stop_an_evaluation_is_made_once_and_by_whom_there_is_time(monke
     lines = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines if line["kind"] == "evaluation"] == [6, 12]
     assert len(made) == 3  # the closing one too
+
+
+def test_saves_do_not_shorten_what_a_record_is_the_mean_of(monkeypatch, tmp_path):
+    means = []
+    for name, minutes in (("without", 0.0), ("each step", 1e-9)):
+        config = configuration(tmp_path / name, log_every=3, checkpoint_every_minutes=minutes)
+        trained(monkeypatch, config)
+        lines = [json.loads(line) for line in (tmp_path / name / "log.jsonl").read_text().splitlines()]
+        means.append([(line["step"], line["loss"]) for line in lines if line["kind"] == "train"])
+    assert [step for step, _ in means[0]] == [3, 6]
+    assert means[0] == means[1]

@@ -101,6 +101,7 @@ class TrainingLoop:
         self._evaluate = evaluate if evaluate_every else None
         self._evaluate_every = evaluate_every
         self._losses: list[torch.Tensor] = []
+        self._kept: list[torch.Tensor] = []
         self._names: list[str] = []
         self._peak = peak_tflops(engine.device, options.precision, options.peak_tflops)
 
@@ -190,7 +191,8 @@ class TrainingLoop:
 
     def _report(self, position: Position, clock: _Clock) -> list[str]:
         """Log the interval; returns what the bar is to say of it."""
-        means = self._checked_means(position)
+        self._check(position)
+        means = self._means()
         clock.tick()
         figures = self._over_processes(clock.interval(position))
         whole, norms = gradient_norms(self._engine, self._ranks)
@@ -225,10 +227,13 @@ class TrainingLoop:
         world = self._ranks.world
         return min(position.shown(world) / max(self._per_epoch * world, 1), 1.0)
 
-    def _checked_means(self, position: Position) -> dict[str, float]:
-        """The means since the last call over what went into the weights; tells what did not."""
+    def _check(self, position: Position) -> None:
+        """Read the losses since the last call: keep those that went into the weights, tell the others."""
+        if not self._losses:
+            return
         kept, left_out = self._watch.read()
         self._losses.clear()
+        self._kept.append(kept)
         for one in left_out:
             self._log.write("left_out", one.step, one._asdict())
         self._watch.ended(left_out, position.skipped)
@@ -237,6 +242,11 @@ class TrainingLoop:
                 f"{one.told()}; the update is left out ({number} of at most {self._options.skip_nonfinite})"
             )
         position.skipped += len(left_out)
+
+    def _means(self) -> dict[str, float]:
+        """Over the interval, however many states were saved in it."""
+        kept = torch.cat(self._kept)
+        self._kept.clear()
         values = kept.mean(0).tolist() if len(kept) else [math.nan] * len(self._names)
         return dict(zip(self._names, self._ranks.mean(values), strict=True))
 
@@ -266,8 +276,7 @@ class TrainingLoop:
         due = any(word >= _LATE for word in words)
         if not (number or due or done):
             return
-        if self._losses:
-            self._checked_means(position)  # never save what a loss that is not finite has made
+        self._check(position)  # never save what a loss that is not finite has made
         clock.rate(position)
         record = {"position": asdict(position), "config": self._record, "total_steps": self._total_steps}
         shared = {**self._engine.shared_state(), "schedule": self._schedule.state_dict()}
