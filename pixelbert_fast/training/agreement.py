@@ -74,6 +74,8 @@ def _blindness(folder: Path, blind: Sequence[tuple[int, str]]) -> str | None:
 def _mark(folder: Path) -> str:
     name = f".seen-{secrets.token_hex(8)}"
     try:
+        for old in folder.glob(".seen-*"):  # of a run that was killed just here
+            old.unlink(missing_ok=True)
         (folder / name).touch()
     except OSError as error:
         raise UserError(
