@@ -111,17 +111,6 @@ def test_accumulation_is_resumed_in_the_middle_of_an_epoch(monkeypatch, tmp_path
     assert same(trained(monkeypatch, config)[1], straight)
 
 
-def test_an_evaluation_on_the_way_changes_nothing(monkeypatch, tmp_path):
-    plain = trained(monkeypatch, configuration(tmp_path / "plain", steps=14))[1]
-    config = configuration(tmp_path / "run", steps=14)
-    config = config.model_copy(
-        update={"evaluation": config.evaluation.model_copy(update={"every_epochs": 1})}
-    )
-    assert same(trained(monkeypatch, config)[1], plain)
-    lines = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
-    assert [line["step"] for line in lines if line["kind"] == "evaluation"] == [6, 12]
-
-
 def stopped_twice(monkeypatch, folder):
     """A run with two states on disk, after steps 2 and 4."""
     for call in (2, 2):

@@ -17,13 +17,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from pixelbert_fast.errors import RunError
 from pixelbert_fast.training import run as runs
 from pixelbert_fast.training.checkpoint import StateFolder
-from pixelbert_fast.training.config import RunConfig
+from pixelbert_fast.training.config import RunConfig, ScheduleConfig
 from pixelbert_fast.training.loop import Position, TrainingLoop
 from pixelbert_fast.training.nonfinite import NonFinite
 from pixelbert_fast.training.optimizer import TwoAlgorithmOptimizer
 from pixelbert_fast.training.plain_engine import PlainEngine
 from pixelbert_fast.training.ranks import Ranks
-from pixelbert_fast.training.schedule import Schedule
+from pixelbert_fast.training.schedule import Pace, Schedule
 from tests.training_task import ToyTask
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -226,7 +226,7 @@ def one_of_two(rank: int, port: str, folder: str) -> None:
     loop = TrainingLoop(
         task,
         engine,
-        Schedule(optimizer, lambda step: 1.0),
+        Schedule(optimizer, ScheduleConfig(kind="constant"), Pace(4, 1.0)),
         ranks=ranks,
         states=StateFolder(Path(folder) / "resume", ranks),
         log=(log := Lines()),

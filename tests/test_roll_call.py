@@ -101,6 +101,15 @@ def test_an_error_is_told_once_and_its_status_is_everybodys(call):
         assert told.status == 2
 
 
+def test_what_all_meet_is_told_by_the_first_of_them(call):
+    rolls = call(4)
+    told = [rolls[rank].explained(UserError("a mistake")) for rank in range(3)]
+    assert isinstance(told[0], UserError)
+    assert [(type(one), one.status) for one in told[1:]] == [(PeerError, 2)] * 2
+    own = UserError("another mistake")
+    assert rolls[3].explained(own) is own
+
+
 def test_the_store_dies_with_the_first_process(call):
     store = Store()
     rolls = call(3, store)

@@ -15,6 +15,7 @@ import torch
 
 from pixelbert_fast.training import run as runs
 from pixelbert_fast.training.cli import main
+from pixelbert_fast.training.engine import start_ranks
 from pixelbert_fast.training.ranks import Ranks
 from pixelbert_fast.training.recipes import load_config
 from pixelbert_fast.training.signals import StopSignals
@@ -236,3 +237,24 @@ def test_local_rank_is_accepted_in_both_spellings():
         known = parser().parse_intermixed_args([spelling, "a=1", "--resume", "never", "b=2"])
         assert (known.local_rank, known.overrides, known.resume) == (1, ["a=1", "b=2"], "never")
     assert os.environ.get("LOCAL_RANK") is None
+
+
+@pytest.mark.parametrize("options", [["--config", "nowhere"], ["training.engine=plain"]])
+@pytest.mark.parametrize(("local", "told"), [(0, True), (1, False)])
+def test_what_all_processes_find_is_told_by_one_of_each_machine(
+    monkeypatch, tmp_path, capsys, options, local, told
+):
+    for name, value in {"RANK": 2 + local, "LOCAL_RANK": local, "WORLD_SIZE": 4, "LOCAL_SIZE": 2}.items():
+        monkeypatch.setenv(name, str(value))
+    assert main([*options, f"output={tmp_path}"]) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == told
+    assert said.startswith("process 2: error: " if told else "")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_without_deepspeed_it_is_told_that_there_is_no_gpu(monkeypatch):
+    # transformers imports it to save a model, and it would warn in the middle of a run.
+    monkeypatch.delenv("DS_ACCELERATOR", raising=False)
+    start_ranks("plain")
+    assert os.environ["DS_ACCELERATOR"] == "cpu"

@@ -75,7 +75,7 @@ def _parse(argv: list[str]) -> argparse.Namespace:
 def _train(arguments: argparse.Namespace) -> int:
     # The recipe first: a mistake in it is told before anything slow is imported.
     from pixelbert_fast.training.launcher import stop_with_launcher
-    from pixelbert_fast.training.ranks import PeerError, launched
+    from pixelbert_fast.training.ranks import PeerError, launched, ranks_from_environment
     from pixelbert_fast.training.recipes import load_config
 
     # When a process dies, the C++ side of the others prints pages before they can say so in a sentence.
@@ -84,8 +84,8 @@ def _train(arguments: argparse.Namespace) -> int:
     try:
         config = load_config(arguments.config, arguments.overrides)
     except UserError:
-        if _rank():
-            raise PeerError(2) from None  # every process reads the same recipe; the first one tells
+        if launched() and ranks_from_environment().local_rank:
+            raise PeerError(2) from None  # every process reads the recipe; one of each machine tells
         raise
 
     from pixelbert_fast.training import engine as engines

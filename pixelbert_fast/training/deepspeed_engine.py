@@ -13,8 +13,10 @@ tasks do.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import socket
+import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from typing import Any
@@ -42,7 +44,7 @@ from pixelbert_fast.training.deepspeed_zero import (
 from pixelbert_fast.training.engine import autocast
 from pixelbert_fast.training.loss_scale import LossScale, unscale
 from pixelbert_fast.training.optimizer import TwoAlgorithmOptimizer
-from pixelbert_fast.training.ranks import PATIENCE, Ranks, ranks_from_environment
+from pixelbert_fast.training.ranks import PATIENCE, Ranks, name_accelerator, ranks_from_environment
 from pixelbert_fast.training.roll_call import call_the_roll
 
 _SHARED_MEMORY_OP = "deepspeed_shm_comm"
@@ -57,9 +59,7 @@ def import_deepspeed() -> Any:
     Raises:
         UserError: it is not installed.
     """
-    # Its own look for an accelerator warns when it finds none; say what is known already.
-    if not torch.cuda.is_available():
-        os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    name_accelerator()
     try:
         import deepspeed
         import deepspeed.ops
@@ -71,7 +71,15 @@ def import_deepspeed() -> Any:
     if not torch.cuda.is_available():
         deepspeed.ops.__compatible_ops__[_SHARED_MEMORY_OP] = False
     deepspeed.utils.logger.setLevel("WARNING")
+    deepspeed.utils.logger.addFilter(_not_told_by_us)
+    # What it calls torch 2.13 names otherwise, and says so to every process of every run.
+    warnings.filterwarnings("ignore", r"`torch\.distributed\.\w+` is deprecated", FutureWarning)
     return deepspeed
+
+
+def _not_told_by_us(record: logging.LogRecord) -> bool:
+    # The loop says which update was left out and why; fp16's search for its scale is no reason to warn.
+    return "OVERFLOW!" not in record.getMessage()
 
 
 def join() -> Ranks:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from pixelbert_fast.errors import UserError
 from pixelbert_fast.training.deepspeed_config import Precision
 from pixelbert_fast.training.optimizer import TwoAlgorithmOptimizer
-from pixelbert_fast.training.ranks import Ranks, launched
+from pixelbert_fast.training.ranks import PeerError, Ranks, launched, name_accelerator, ranks_from_environment
 
 
 class Engine(Protocol):
@@ -89,18 +89,18 @@ def start_ranks(name: str) -> Ranks:
     Raises:
         UserError: a plain engine in one of several processes, or an engine that is not installed.
     """
-    from pixelbert_fast.training.ranks import ranks_from_environment
-
     if name == "deepspeed":
         from pixelbert_fast.training import deepspeed_engine
 
         return deepspeed_engine.join()
+    name_accelerator()
     ranks = ranks_from_environment() if launched() else Ranks()
     if ranks.world > 1:
-        raise UserError(
+        error = UserError(
             f"training.engine=plain runs in one process and {ranks.world} were started;"
             " use training.engine=deepspeed or start one"
         )
+        raise PeerError(2) if ranks.local_rank else error  # one of each machine tells
     return ranks
 
 

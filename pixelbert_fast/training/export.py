@@ -14,7 +14,7 @@ from pixelbert_fast.training.config import RunConfig
 from pixelbert_fast.training.durable import replace_folder
 from pixelbert_fast.training.folder import RunFolder
 from pixelbert_fast.training.provenance import made_by
-from pixelbert_fast.training.ranks import Ranks
+from pixelbert_fast.training.ranks import Ranks, name_accelerator
 
 _RECORD = "export.json"
 _FORMAT = "pixelbert_fast export"
@@ -49,6 +49,7 @@ def export(given: Path, out: Path) -> Exported:
         RunError: the state is damaged or of another model, or `out` cannot be written.
     """
     _refuse_others(out)
+    name_accelerator()
     if _is_checkpoint(given):
         source: Path | StateRead = given
     elif (given / "run.json").is_file():

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, Literal
 
@@ -71,7 +72,7 @@ class RunFolder:
         if found is None:
             self._refuse_strangers()
         elif resume == "auto":
-            difference = _first_difference(found, config)
+            difference = first_difference(found, config)
             if difference is None:
                 return "finished" if self.metrics_file.is_file() else "started"
             if self._has_trained():
@@ -150,12 +151,15 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _first_difference(there: Any, here: Any, place: tuple[str, ...] = ()) -> tuple[str, Any, Any] | None:
-    if place in _FREE:
+def first_difference(
+    there: Any, here: Any, free: Collection[tuple[str, ...]] = _FREE, place: tuple[str, ...] = ()
+) -> tuple[str, Any, Any] | None:
+    """(key, there, here) of the first option that differs between two configurations and is not `free`."""
+    if place in free:
         return None
     if isinstance(there, dict) and isinstance(here, dict):
         for key in sorted({*there, *here}):
-            found = _first_difference(there.get(key), here.get(key), (*place, key))
+            found = first_difference(there.get(key), here.get(key), free, (*place, key))
             if found is not None:
                 return found
         return None

@@ -7,6 +7,7 @@ import importlib.util
 import math
 import shutil
 import sys
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -47,7 +48,7 @@ class RunLog:
         wandb: Any = None,
         described: Mapping[str, Any] | None = None,
     ) -> None:
-        self._file = self._board = self._wandb = None
+        self._file = self._board = self._wandb = self._hook = None
         if not writes:
             return
         folder.mkdir(parents=True, exist_ok=True)
@@ -63,6 +64,8 @@ class RunLog:
             print("tensorboard is not installed: the run is logged to log.jsonl only", file=sys.stderr)
         else:
             self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=resumed_step + 1)
+            self._hook = threading.excepthook
+            threading.excepthook = self._thread_ended
         if wandb is not None:
             self._wandb = _wandb_run(wandb, folder, described, resumed=bool(resumed_step))
 
@@ -78,6 +81,11 @@ class RunLog:
         self._show(numbers, step)
         if self._wandb is not None and numbers:
             self._wandb.log(dict(numbers), step=step)
+
+    def _thread_ended(self, found: Any) -> None:
+        # TensorBoard's, on a full disk: `_show` says so, in a sentence.
+        if "tensorboard" not in type(found.thread).__module__ or not isinstance(found.exc_value, OSError):
+            self._hook(found)
 
     def _show(self, numbers: list[tuple[str, float]], step: int) -> None:
         try:
@@ -99,6 +107,8 @@ class RunLog:
         if self._board is not None:
             with contextlib.suppress(OSError):
                 self._board.close()
+        if self._hook is not None:
+            threading.excepthook = self._hook
         if self._wandb is not None:
             self._wandb.finish()
 

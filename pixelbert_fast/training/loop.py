@@ -40,6 +40,7 @@ class Position:
         seconds: spent training, over all sittings.
         pairs: image-text pairs seen, by all processes: as many times those of this one as there are.
         skipped: updates left out because their loss or gradient was not finite; `step` counts them too.
+        evaluated: the step of the last evaluation on the way.
     """
 
     step: int = 0
@@ -49,6 +50,7 @@ class Position:
     pairs: int = 0
     start: int = 0
     skipped: int = 0
+    evaluated: int = 0
 
     def shown(self, world: int) -> int:
         """Batches of the epoch that all processes together have read."""
@@ -99,6 +101,7 @@ class TrainingLoop:
         self._evaluate = evaluate if evaluate_every else None
         self._evaluate_every = evaluate_every
         self._losses: list[torch.Tensor] = []
+        self._kept: list[torch.Tensor] = []
         self._names: list[str] = []
         self._peak = peak_tflops(engine.device, options.precision, options.peak_tflops)
 
@@ -111,7 +114,7 @@ class TrainingLoop:
         """
         if position.step >= total_steps:
             return
-        per_epoch = self._per_epoch = self._task.steps_per_epoch(self._ranks.world)
+        self._per_epoch = self._task.steps_per_epoch(self._ranks.world)
         self._total_steps = total_steps
         batches = self._batches(position.epoch, position.batch, position.start)
         clock = _Clock(position)
@@ -120,6 +123,8 @@ class TrainingLoop:
         progress = bar(title, total_steps, position.step, shown=self._ranks.first)
         try:
             with StopSignals(says=self._ranks.first) as signals, progress:
+                # A sitting that was stopped just before has left it to this one.
+                self._evaluate_if_due(position, clock, done=False)
                 while position.step < total_steps:
                     self._update(batches, position, clock)
                     progress.update()
@@ -128,12 +133,10 @@ class TrainingLoop:
                         progress.say(self._report(position, clock))
                     else:
                         clock.tick()
-                    if not done and self._evaluation_due(position, per_epoch):
-                        clock.pause()
-                        self._evaluate(position)
-                        self._engine.module.train()
-                        clock.go_on()
+                    # Before an evaluation, which may take longer than whoever sent a signal waits.
                     self._save_if_due(position, clock, signals, done)
+                    if self._evaluate_if_due(position, clock, done):
+                        self._save_if_due(position, clock, signals, done)
         finally:
             batches.close()
 
@@ -188,7 +191,8 @@ class TrainingLoop:
 
     def _report(self, position: Position, clock: _Clock) -> list[str]:
         """Log the interval; returns what the bar is to say of it."""
-        means = self._checked_means(position)
+        self._check(position)
+        means = self._means()
         clock.tick()
         figures = self._over_processes(clock.interval(position))
         whole, norms = gradient_norms(self._engine, self._ranks)
@@ -223,10 +227,13 @@ class TrainingLoop:
         world = self._ranks.world
         return min(position.shown(world) / max(self._per_epoch * world, 1), 1.0)
 
-    def _checked_means(self, position: Position) -> dict[str, float]:
-        """The means since the last call over what went into the weights; tells what did not."""
+    def _check(self, position: Position) -> None:
+        """Read the losses since the last call: keep those that went into the weights, tell the others."""
+        if not self._losses:
+            return
         kept, left_out = self._watch.read()
         self._losses.clear()
+        self._kept.append(kept)
         for one in left_out:
             self._log.write("left_out", one.step, one._asdict())
         self._watch.ended(left_out, position.skipped)
@@ -235,14 +242,29 @@ class TrainingLoop:
                 f"{one.told()}; the update is left out ({number} of at most {self._options.skip_nonfinite})"
             )
         position.skipped += len(left_out)
+
+    def _means(self) -> dict[str, float]:
+        """Over the interval, however many states were saved in it."""
+        kept = torch.cat(self._kept)
+        self._kept.clear()
         values = kept.mean(0).tolist() if len(kept) else [math.nan] * len(self._names)
         return dict(zip(self._names, self._ranks.mean(values), strict=True))
 
-    def _evaluation_due(self, position: Position, per_epoch: int) -> bool:
+    def _evaluate_if_due(self, position: Position, clock: _Clock, done: bool) -> bool:
+        if done or position.evaluated == position.step or not self._evaluation_due(position):
+            return False
+        clock.pause()
+        self._evaluate(position)
+        self._engine.module.train()
+        clock.go_on()
+        position.evaluated = position.step
+        return True
+
+    def _evaluation_due(self, position: Position) -> bool:
         if self._evaluate is None or position.epoch == 0 or position.epoch % self._evaluate_every:
             return False
         # The update that crossed the boundary may have read into the next epoch.
-        return not position.start and position.batch < min(self._options.accumulation, per_epoch)
+        return not position.start and position.batch < min(self._options.accumulation, self._per_epoch)
 
     def _save_if_due(self, position: Position, clock: _Clock, signals: StopSignals, done: bool) -> None:
         minutes = self._options.checkpoint_every_minutes
@@ -254,8 +276,7 @@ class TrainingLoop:
         due = any(word >= _LATE for word in words)
         if not (number or due or done):
             return
-        if self._losses:
-            self._checked_means(position)  # never save what a loss that is not finite has made
+        self._check(position)  # never save what a loss that is not finite has made
         clock.rate(position)
         record = {"position": asdict(position), "config": self._record, "total_steps": self._total_steps}
         shared = {**self._engine.shared_state(), "schedule": self._schedule.state_dict()}

@@ -161,6 +161,17 @@ def ranks_from_environment(group: Any = None, roll: Any = None) -> Ranks:
     return Ranks(rank, world, local_rank, local_world, group, roll)
 
 
+def name_accelerator() -> None:
+    """Tell DeepSpeed that there is no GPU, where there is none; its own look for one warns.
+
+    It is imported without being used, too: by transformers, to save a model, where it is installed.
+    """
+    import torch
+
+    if not torch.cuda.is_available():
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
+
+
 def threads_per_process(ranks: Ranks) -> int:
     """This machine's usable cores divided among its processes, at least 1."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import hashlib
 import os
 import signal
 import socket
@@ -22,7 +23,8 @@ from typing import Any
 from pixelbert_fast.errors import RunError
 from pixelbert_fast.training.ranks import PeerError, Ranks, exit_status
 
-# Marks the last word of a process that ended, in place of its count.
+# Marks the last word of a process that ended, in place of its count; its status follows, and its error's
+# hash.
 _LEFT = "left"
 _BECAUSE_OF_ANOTHER = "another"
 
@@ -72,22 +74,40 @@ class RollCall:
     def explained(self, error: BaseException) -> BaseException:
         """What to raise in the place of `error`, with which this process ends; the others learn of it.
 
-        An error of this process's own stays as it is. For a broken connection: a `RunError` that names the
-        dead in the first process that is left, `PeerError` in the others, and where the other has said why.
+        An error of this process's own stays as it is, unless one before it ends with the same: then that one
+        tells it, and here it is a `PeerError`. For a broken connection: a `RunError` that names the dead in
+        the first process that is left, `PeerError` in the others, and where the other has said why.
         """
         if is_broken_connection(error):
             # A launcher that has seen the death stops the others: not before they have said so.
             with contextlib.suppress(ValueError):  # only the main thread may
                 signal.signal(signal.SIGTERM, signal.SIG_IGN)
             self._dead = self.dead()
-            error, why = self._reasons(self._dead), _BECAUSE_OF_ANOTHER
+            error = self._reasons(self._dead)
+            status = exit_status(error)
+            self._leave(_BECAUSE_OF_ANOTHER)
         else:
-            why = str(getattr(error, "status", exit_status(error)))
-        self._leave(why)
+            status = getattr(error, "status", exit_status(error))
+            text = hashlib.sha256(f"{type(error).__name__} {error}".encode()).hexdigest()[:16]
+            self._leave(f"{status} {text}")
+            if self._told_before(text):
+                error = PeerError(status)
         # When everything has been said and closed.
         atexit.register(self._linger)
-        _end_later(exit_status(error))
+        _end_later(status)
         return error
+
+    def _told_before(self, text: str) -> bool:
+        """Whether a process before this one ends with the same error, which all meet at about one time."""
+        until = time.monotonic() + 2 * self._interval
+        while self._rank and not self._store_gone and time.monotonic() < until:
+            with self._lock:
+                self._read()
+                words = self._words[: self._rank]
+            if any(word.startswith(_LEFT) and word.endswith(f" {text}") for word in words):
+                return True
+            time.sleep(0.1)
+        return False
 
     def dead(self) -> list[int]:
         """The processes that count no more and have not said why; takes a few intervals."""
@@ -130,7 +150,7 @@ class RollCall:
             left = [rank for rank in range(self._world) if rank not in dead]
             return RunError(self._sentence(dead)) if self._rank == min(left) else PeerError(1)
         with self._lock:
-            said = [word.partition(" ")[2] for word in self._words if word.startswith(_LEFT)]
+            said = [word.split()[1] for word in self._words if word.startswith(_LEFT)]
         statuses = [int(word) for word in said if word.isdigit()]
         if statuses:
             return PeerError(max(statuses))

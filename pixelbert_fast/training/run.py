@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import json
+import logging
 import os
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -16,17 +17,17 @@ import torch
 from pixelbert_fast.errors import RunError, UserError
 from pixelbert_fast.training import engine as engines
 from pixelbert_fast.training.accumulation import with_accumulation
-from pixelbert_fast.training.best import BestCheckpoint
+from pixelbert_fast.training.agreement import same_configuration, same_folder
 from pixelbert_fast.training.checkpoint import (
     StateFolder,
     StateRead,
     first_misfit,
     seed_all,
     set_random_state,
-    undisturbed_random,
 )
 from pixelbert_fast.training.config import RunConfig
 from pixelbert_fast.training.durable import replace_folder, write_json
+from pixelbert_fast.training.evaluation import evaluated, keep_best
 from pixelbert_fast.training.folder import RunFolder
 from pixelbert_fast.training.logs import RunLog, bar, check_wandb
 from pixelbert_fast.training.loop import Position, TrainingLoop
@@ -35,7 +36,7 @@ from pixelbert_fast.training.provenance import differences, made_by, versions
 from pixelbert_fast.training.ranks import Ranks, threads_per_process
 from pixelbert_fast.training.recipes import load_config
 from pixelbert_fast.training.samples import SampleLog
-from pixelbert_fast.training.schedule import Schedule, make_factor
+from pixelbert_fast.training.schedule import Pace, Schedule
 
 Resume = Literal["auto", "never"]
 
@@ -66,9 +67,11 @@ def run(config: RunConfig, ranks: Ranks, engine_name: str, *, resume: Resume = "
     folder = RunFolder(config.output)
     described = config.model_dump(mode="json")
     config = with_accumulation(config, ranks.world)
+    same_configuration(described, ranks)
     found = ranks.first_does(lambda: folder.claim(described, resume))
     if found == "finished":
         return Result(ranks.first_does(folder.metrics), folder, before=True)
+    same_folder(folder.path, ranks)
     check_wandb(config.logging.wandb)
     _set_threads(config, ranks)
     prepare_data(config, ranks)
@@ -82,7 +85,8 @@ def run(config: RunConfig, ranks: Ranks, engine_name: str, *, resume: Resume = "
     prepared = folder.started_from(config)
 
     seed_all(config.seed)
-    task = _make_task(prepared, engines.device_of(ranks))
+    with _said_once(ranks):
+        task = _make_task(prepared, engines.device_of(ranks))
     engine, position = _trained(task, prepared, described, folder, ranks, engine_name)
     try:
         metrics = _concluded(task, engine, position, config, folder, ranks, began, start_seconds)
@@ -113,6 +117,17 @@ def prepare_data(config: RunConfig, ranks: Ranks) -> None:
             build_set(builder, directory, progress=advanced)
 
     ranks.first_does(work)
+
+
+@contextlib.contextmanager
+def _said_once(ranks: Ranks) -> Iterator[None]:
+    """What all processes would warn of alike inside, the first one does."""
+    if not ranks.first:
+        logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(logging.NOTSET)
 
 
 def _make_task(config: RunConfig, device: torch.device) -> Any:
@@ -176,8 +191,8 @@ def _trained(
     if state is not None and state[0]["world"] == ranks.world:
         # The same schedule as before, also where epochs differ in length.
         total = state[0].get("total_steps", total)
-    updates_per_epoch = per_epoch / config.training.accumulation
-    schedule = Schedule(optimizer, make_factor(config.schedule, total, updates_per_epoch))
+    pace = Pace(total, per_epoch / config.training.accumulation)
+    schedule = Schedule(optimizer, config.schedule, pace)
     if state is not None:
         _take_over(state, engine, schedule, config, ranks)
         if ranks.first:
@@ -198,7 +213,7 @@ def _trained(
     def evaluate(at: Position) -> None:
         measured = evaluated(task, engine, config, ranks)
         log.write("evaluation", at.step, {"metrics": measured})
-        _keep_best(task, engine, at, measured, config, ranks)
+        keep_best(task, engine, at, measured, config, ranks)
 
     loop = TrainingLoop(
         task,
@@ -241,7 +256,8 @@ def _take_over(
         )
     try:
         engine.load_state(shared, {} if mine is None else mine["own"])
-        schedule.load_state_dict(shared["schedule"])
+        changed = record["world"] != ranks.world
+        schedule.load_state_dict(shared["schedule"], record["step"] if changed else None)
     except (RuntimeError, ValueError, KeyError) as error:
         reason = str(error).splitlines()[0]
         raise RunError(f"the state under {config.output}/resume does not fit this model: {reason}") from None
@@ -260,34 +276,6 @@ def _total_steps(config: RunConfig, position: Position, batches_per_epoch: int, 
     return max(position.step + round(left / options.accumulation), 1)
 
 
-def evaluated(task: Any, engine: engines.Engine, config: RunConfig, ranks: Ranks) -> dict[str, Any]:
-    """The task's metrics, measured by the first process while the others wait; no generator is disturbed."""
-
-    def work(model: torch.nn.Module) -> dict[str, Any]:
-        with undisturbed_random(), bar("evaluation", None, unit="image") as progress:
-
-            def reached(done: int, total: int) -> None:
-                if done < progress.n:
-                    progress.reset(total)  # the next split
-                progress.total = total
-                progress.update(done - progress.n)
-
-            return task.evaluate(model, progress=reached, limit=config.evaluation.images)
-
-    with engine.gathered() as model:
-        return ranks.first_does(lambda: work(model))
-
-
-def _keep_best(
-    task: Any, engine: engines.Engine, at: Position, measured: dict[str, Any], config: RunConfig, ranks: Ranks
-) -> None:
-    if config.evaluation.best is not None:
-        best = BestCheckpoint(RunFolder(config.output).best, config.evaluation.best)
-        with engine.gathered() as model:
-            save = functools.partial(task.save, model)
-            ranks.first_does(lambda: best.consider(at.step, task.headline(measured), save))
-
-
 def _concluded(
     task: Any,
     engine: engines.Engine,
@@ -300,7 +288,7 @@ def _concluded(
 ) -> dict[str, Any]:
     measured = evaluated(task, engine, config, ranks)
     broken = sum(ranks.gather(task.broken))
-    _keep_best(task, engine, position, measured, config, ranks)
+    keep_best(task, engine, position, measured, config, ranks)
 
     def work(model: torch.nn.Module) -> dict[str, Any]:
         replace_folder(folder.checkpoint, lambda into: task.save(model, into))
