@@ -110,6 +110,25 @@ def test_what_all_meet_is_told_by_the_first_of_them(call):
     assert rolls[3].explained(own) is own
 
 
+def test_a_process_looks_for_its_error_elsewhere_before_its_own_last_word_lets_the_store_go(
+    call, monkeypatch
+):
+    store, words = Store(), []
+
+    def looked(self, text):
+        words.append(store.values["word/1"])
+        return False
+
+    monkeypatch.setattr(RollCall, "_told_before", looked)
+    rolls = call(2, store)
+    rolls[1].explained(UserError("a mistake"))
+    assert len(words) == 1 and not words[0].startswith(b"left")
+    assert store.values["word/1"].startswith(b"left 2 ")
+    # Who learnt of it from another has nothing to look for.
+    rolls[0].explained(PeerError(2))
+    assert len(words) == 1
+
+
 def test_the_store_dies_with_the_first_process(call):
     store = Store()
     rolls = call(3, store)

@@ -89,9 +89,10 @@ class RollCall:
         else:
             status = getattr(error, "status", exit_status(error))
             text = hashlib.sha256(f"{type(error).__name__} {error}".encode()).hexdigest()[:16]
+            # Before this one's last word, for which the first process, and with it the store, waits.
+            told = not isinstance(error, PeerError) and self._told_before(text)
             self._leave(f"{status} {text}")
-            if self._told_before(text):
-                error = PeerError(status)
+            error = PeerError(status) if told else error
         # When everything has been said and closed.
         atexit.register(self._linger)
         _end_later(status)
