@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 _TASKS = {
     "pretrain": "pixelbert_fast.tasks.pretraining.task:PretrainingTask",
     "objects": "pixelbert_fast.tasks.objects.task:ObjectsTask",
+    "vqa": "pixelbert_fast.tasks.vqa.task:VqaTask",
 }
 
 
