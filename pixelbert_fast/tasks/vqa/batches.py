@@ -22,7 +22,8 @@ _QUESTIONS = 51
 class Shown(NamedTuple):
     """What an epoch shows: V times an image with some of its questions.
 
-    row: int64 `[V]`, the image. starts: int64 `[V + 1]`: showing i asks `question[starts[i] : starts[i + 1]]`.
+    row: int64 `[V]`, the image. starts: int64 `[V + 1]`, where the numbers of its questions begin in
+    `question`.
     """
 
     row: np.ndarray
@@ -35,10 +36,10 @@ class Shown(NamedTuple):
 
 
 class VqaBatches:
-    """Every question once an epoch; those of an image together, at most `data.captions_per_image` a showing.
+    """Every question once an epoch, those of an image together, at most `data.captions_per_image` a showing.
 
-    A batch holds `pixel_values` float32 `[B, 3, H, W]`, maybe `pixel_size` int32 `[B, 2]`, `image_index` int32
-    `[S]`, `input_ids` and `attention_mask` int64 `[S, T]`, `labels` float32 `[S, A]` (soft scores),
+    A batch holds `pixel_values` float32 `[B, 3, H, W]`, maybe `pixel_size` int32 `[B, 2]`, `image_index`
+    int32 `[S]`, `input_ids` and `attention_mask` int64 `[S, T]`, `labels` float32 `[S, A]` (soft scores),
     `sample_keys` int64 `[S]` (epoch and question), `rows` int64 `[B]`. CPU tensors, but `pixel_values` are
     where the decoder leaves them. Which questions an image is shown with depends on seed, epoch and image
     alone. An image that cannot be decoded is replaced by another with that one's questions.
@@ -53,7 +54,9 @@ class VqaBatches:
         every = np.arange(len(questions))
         self._trained = every if config.vqa.without_answer else every[questions.known]
         if not len(self._trained):
-            raise UserError("no question of the split has an answer of the vocabulary: there is nothing to train")
+            raise UserError(
+                "no question of the split has an answer of the vocabulary: there is nothing to train"
+            )
         images.check_bounds(questions.texts.longest * self._most)
         self._planned: tuple[int, Shown, BatchList | None] | None = None
 

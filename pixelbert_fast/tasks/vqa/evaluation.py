@@ -101,31 +101,48 @@ def answers(
                 progress(done, len(rows))
 
 
-def accuracies(answered: Iterable[Answered], *, edition: Edition = "current") -> dict:
-    """The official accuracy of these answers, overall and by type.
+class Accuracies:
+    """Collects answers, and gives their official accuracy overall and by type."""
 
-    ``{"questions", "accuracy", "by_answer_type": {...}, "by_question_type": {...}}`` as
-    `official.VqaAccuracy.result`: with one annotator a question the share of right answers. Where that is so
-    and there are few answers, `by_answer` has the share by right answer. `asked` counts the questions, those
-    without public answers among them; the accuracy of no question is None.
-    """
-    official, asked, single = VqaAccuracy(edition=edition), 0, True
-    by_answer: dict[str, list[float]] = {}
-    for one in answered:
-        asked += 1
+    def __init__(self, edition: Edition = "current"):
+        self._official, self._asked, self._single = VqaAccuracy(edition=edition), 0, True
+        self._by_answer: dict[str, list[int | float]] = {}
+
+    def add(self, one: Answered) -> None:
+        """Counts a question in."""
+        self._asked += 1
         if one.asked is None:
-            continue
-        right = official.add(one.asked, one.answer)
-        single = single and len(one.asked.answers) == 1
-        if single and len(by_answer) <= _MOST_ANSWERS_TOLD:
-            by_answer.setdefault(one.asked.answers[0], []).append(right)
-    figures = {"asked": asked, **official.result()}
-    if single and 0 < len(by_answer) <= _MOST_ANSWERS_TOLD:
-        figures["by_answer"] = {
-            answer: {"questions": len(found), "accuracy": sum(found) / len(found)}
-            for answer, found in sorted(by_answer.items())
-        }
-    return figures
+            return
+        right = self._official.add(one.asked, one.answer)
+        self._single = self._single and len(one.asked.answers) == 1
+        if self._single and len(self._by_answer) <= _MOST_ANSWERS_TOLD:
+            told = self._by_answer.setdefault(one.asked.answers[0], [0, 0.0])
+            told[0] += 1
+            told[1] += right
+
+    def result(self) -> dict:
+        """The figures so far, JSON-able.
+
+        ``{"asked", "questions", "accuracy", "by_answer_type": {...}, "by_question_type": {...}}``: `asked`
+        counts all questions, the others those with public answers, as `official.VqaAccuracy.result`; with one
+        annotator a question the accuracy is the share of right answers. Where that is so and there are few
+        answers, `by_answer` has the share by right answer. The accuracy of no question is None.
+        """
+        figures = {"asked": self._asked, **self._official.result()}
+        if self._single and 0 < len(self._by_answer) <= _MOST_ANSWERS_TOLD:
+            figures["by_answer"] = {
+                answer: {"questions": count, "accuracy": right / count}
+                for answer, (count, right) in sorted(self._by_answer.items())
+            }
+        return figures
+
+
+def accuracies(answered: Iterable[Answered], *, edition: Edition = "current") -> dict:
+    """`Accuracies.result` of all of these."""
+    collected = Accuracies(edition)
+    for one in answered:
+        collected.add(one)
+    return collected.result()
 
 
 @contextmanager
@@ -146,9 +163,7 @@ def _first_numbers(records) -> np.ndarray:
     return np.cumsum(counts) - counts
 
 
-def _batches(
-    split, rows: np.ndarray, image_processor, options: EvaluationOptions
-) -> Iterator[np.ndarray]:
+def _batches(split, rows: np.ndarray, image_processor, options: EvaluationOptions) -> Iterator[np.ndarray]:
     """The rows in batches of like size, within the options' bounds; a single image may be beyond them."""
     recorded = split.select_columns(["height", "width"]).with_format("numpy")[:]
     rule = image_processor
