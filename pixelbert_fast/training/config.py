@@ -12,13 +12,15 @@ from pydantic import Field, model_validator
 from pixelbert_fast.training.data_config import DataConfig, TokenizerConfig
 from pixelbert_fast.training.deepspeed_config import Precision, refused_keys
 from pixelbert_fast.training.section import BelowOne, Count, NotNegative, Section, Share
+from pixelbert_fast.training.task_config import Nlvr2Config, RetrievalConfig, VqaConfig
 
 
 class ModelConfig(Section):
     """The model.
 
     Attributes:
-        preset: of PixelBertConfig: tiny, r50 or x152.
+        preset: of PixelBertConfig: tiny, r50 or x152. A fine-tuning that starts from a checkpoint has that
+            one's sizes in its place.
         overrides: any of its fields by name; it says what each means and may be.
         fast: FastPixelBERT; false: the plain reference, which computes the same in more time.
     """
@@ -52,9 +54,11 @@ class StartConfig(Section):
             weights that show no training are refused.
         backbone_recipe: a recipe of the task "objects" that trains such weights first, into OUTPUT/backbone.
         bert: a BERT directory or hub name for the Transformer, whose tokenizer is used.
-        checkpoint: a checkpoint of the whole model.
-        checkpoint_recipe: a recipe of the same task that trains such a checkpoint first, into
-            OUTPUT/start, with the vocabulary of this run's captions, its objectives and its `text_only`.
+        checkpoint: a checkpoint of the whole model; for fine-tuning that of a pre-training, whose tokenizer
+            is used, or of an earlier fine-tuning.
+        checkpoint_recipe: a recipe of the task "pretrain" that trains such a checkpoint first, into
+            OUTPUT/start; before a pre-training, with the vocabulary of this run's captions, its objectives
+            and its `text_only`.
         text_only: the twin that is shown no pixels, for honest comparison.
     """
 
@@ -288,16 +292,18 @@ class RunConfig(Section):
     """The whole tree.
 
     Attributes:
-        task: pretrain, or objects (names single objects, which teaches a backbone).
+        task: pretrain, objects (names single objects, which teaches a backbone), or what a pre-trained model
+            is fine-tuned to: vqa, nlvr2, retrieval.
         seed: of everything that is drawn: initial weights, order, captions, masks; 0 to 2**31 - 1.
         output: the run's folder; a recipe without one gets `runs/` and its own name.
         data, tokenizer, model, objectives, start, optimizer, schedule, training, evaluation, logging: the
             sections.
+        vqa, nlvr2, retrieval: the sections of these tasks.
         deepspeed: laid over the configuration that DeepSpeed gets, for experts; what has its place elsewhere
             in the tree is refused there.
     """
 
-    task: Literal["pretrain", "objects"] = "pretrain"
+    task: Literal["pretrain", "objects", "vqa", "nlvr2", "retrieval"] = "pretrain"
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     output: str = "runs/run"
     data: DataConfig = DataConfig()
@@ -310,6 +316,9 @@ class RunConfig(Section):
     training: TrainingConfig
     evaluation: EvaluationConfig = EvaluationConfig()
     logging: LoggingConfig = LoggingConfig()
+    vqa: VqaConfig = VqaConfig()
+    nlvr2: Nlvr2Config = Nlvr2Config()
+    retrieval: RetrievalConfig = RetrievalConfig()
     deepspeed: dict[str, Any] = {}
 
     @model_validator(mode="after")

@@ -135,7 +135,7 @@ def _train_earlier(
     overrides = [f"output={into}"]
     if config.training.threads:
         overrides.append(f"training.threads={config.training.threads}")
-    if part == "checkpoint":
+    if part == "checkpoint" and config.task == "pretrain":
         # It must know this run's words, and have learnt from nothing that this run leaves out.
         overrides += [
             f"tokenizer.texts={json.dumps(config.data.directories)}",
@@ -144,7 +144,7 @@ def _train_earlier(
             f"start.text_only={config.start.text_only}",
         ]
     recipe = load_config(name, overrides)
-    task = "objects" if part == "backbone" else config.task
+    task = "objects" if part == "backbone" else "pretrain"
     if recipe.task != task:
         raise UserError(
             f"start.{part}_recipe = {name!r} is a recipe of the task {recipe.task!r}; it must be one of the"

@@ -1,0 +1,248 @@
+"""What the downstream tasks share: a model to fine-tune, its parameters by optimiser, saving, figures.
+
+A task derives `FineTuningTask` and adds its batches, loss and metrics.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor, nn
+from transformers.utils import logging as transformers_logging
+
+from pixelbert_fast.data.processor import PixelBertImageProcessor, PixelBertProcessor
+from pixelbert_fast.data.vocabulary import train_wordpiece
+from pixelbert_fast.errors import UserError
+from pixelbert_fast.model import PixelBertConfig
+from pixelbert_fast.model.downstream import PixelBertForDownstreamTask
+from pixelbert_fast.model.flops import training_flops
+from pixelbert_fast.model.heads import ALL_HEADS
+from pixelbert_fast.model.trained import load_trained_backbone
+from pixelbert_fast.model.weights import load_bert
+from pixelbert_fast.tasks.architecture import image_processor, model_config, seeded
+from pixelbert_fast.tasks.pretraining.start import check_checkpoint, load_tokenizer
+from pixelbert_fast.tasks.protocol import unwrapped
+
+_BACKBONE = "pixelbert.backbone."
+
+
+class Prepared(NamedTuple):
+    """A model to fine-tune, in float32 on the CPU, and what makes its inputs."""
+
+    model: PixelBertForDownstreamTask
+    tokenizer: Any
+    image_processor: PixelBertImageProcessor
+
+
+class Batches(Protocol):
+    """The batches of a fine-tuning, of one split or several; see `protocol.Task` for the contracts."""
+
+    broken: int
+
+    def steps_per_epoch(self, world_size: int, epoch: int = 0, start: int = 0) -> int: ...
+
+    def epoch(
+        self, epoch: int, rank: int = 0, world_size: int = 1, skip: int = 0, start: int = 0
+    ) -> Iterator[dict[str, Tensor]]: ...
+
+    def names(self, rows: Sequence[int]) -> list[str]: ...
+
+
+def prepare(
+    config, kind: type[PixelBertForDownstreamTask], texts: Callable[[], Iterable[str]], **fields: Any
+) -> Prepared:
+    """The model of class `kind` that `config` describes.
+
+    From `start.checkpoint`: its architecture, weights and tokenizer, with `data`'s image sides and
+    `model.overrides` laid over its configuration; the head too where the checkpoint is of this very task and
+    the same labels, else the head starts as its class says. Without one: `model.preset`, and `start.backbone`
+    and `start.bert`.
+
+    Args:
+        texts: the training texts, read where a vocabulary is to be learnt from them.
+        **fields: further fields of the model's configuration, such as `id2label`.
+
+    Raises:
+        UserError: a checkpoint, tokenizer or option that is missing or does not fit.
+    """
+    start = config.start
+    if start.checkpoint:
+        check_checkpoint(start.checkpoint)
+    saved = config.tokenizer.path or start.checkpoint or start.bert
+    tokenizer = load_tokenizer(saved) if saved else train_wordpiece(texts(), config.tokenizer.size)
+    with seeded(config.seed):
+        if start.checkpoint:
+            model = _from_checkpoint(config, kind, fields)
+        else:
+            words = {"vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id}
+            model = kind(_labelled(model_config(config, **words), fields), fast=config.model.fast)
+    built = model.config
+    if len(tokenizer) != built.vocab_size:
+        raise UserError(
+            f"the tokenizer of {saved} has {len(tokenizer)} word pieces, the model {built.vocab_size}; give "
+            "the one that the model was trained with (tokenizer.path=null takes the checkpoint's)"
+        )
+    if config.data.max_text_length > built.max_position_embeddings:
+        raise UserError(
+            f"data.max_text_length is {config.data.max_text_length}, but the model reads at most "
+            f"{built.max_position_embeddings} word pieces; lower it"
+        )
+    if start.bert:
+        load_bert(model, start.bert)
+    if start.backbone:
+        load_trained_backbone(model.pixelbert.backbone, start.backbone)
+    return Prepared(model, tokenizer, image_processor(config, built))
+
+
+def _labelled(built: PixelBertConfig, fields: Mapping[str, Any]) -> PixelBertConfig:
+    for name, value in fields.items():
+        setattr(built, name, value)
+    return built
+
+
+def _from_checkpoint(config, kind: type, fields: Mapping[str, Any]) -> PixelBertForDownstreamTask:
+    path = config.start.checkpoint
+    built = PixelBertConfig.from_pretrained(path)
+    told = built.id2label
+    known = built.to_dict()
+    for name in config.model.overrides:
+        if name not in known:
+            raise UserError(f"model.overrides: PixelBertConfig has no field {name!r}")
+    sides = {"short_side": config.data.short_side, "long_side": config.data.long_side}
+    given = {name: side for name, side in sides.items() if side is not None}
+    _labelled(built, {**given, **config.model.overrides, **fields})
+    try:
+        built.check()
+        with _quiet():
+            model, report = kind.from_pretrained(
+                path,
+                config=built,
+                fast=config.model.fast,
+                ignore_mismatched_sizes=True,
+                output_loading_info=True,
+            )
+    except Exception as error:  # transformers and safetensors raise many kinds
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise UserError(f"{path} holds no checkpoint that can be fine-tuned: {reason}") from error
+    mismatched = [one[0] for one in report["mismatched_keys"]]
+    for names, what in ((report["missing_keys"], "lacks"), (mismatched, "has another size of")):
+        body = sorted(name for name in names if name.partition(".")[0] not in ALL_HEADS)
+        if body:
+            raise UserError(
+                f"the checkpoint {path} is of another architecture: it {what} {body[0]}; leave out the "
+                "model.overrides that change it"
+            )
+    if mismatched or ("id2label" in fields and told != built.id2label):
+        _renew_head(model, kind, built, config.model.fast)
+    return model.float().train()
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without transformers' table of what does not fit: the caller says what matters of it."""
+    before = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(before)
+
+
+def _renew_head(model: PixelBertForDownstreamTask, kind: type, built: PixelBertConfig, fast: bool) -> None:
+    """A head of random weights: one for other answers would be worth nothing."""
+    fresh = kind(built, fast=fast)
+    for name, head in fresh.named_children():
+        if name in ALL_HEADS:
+            setattr(model, name, head)
+
+
+class FineTuningTask:
+    """The parts of `protocol.Task` that do not depend on the task.
+
+    A subclass sets `name`, and in its constructor calls `take` and sets `_batches`. Batches hold `input_ids`
+    and `attention_mask` `[S, T]`, `pixel_values` `[B, 3, H, W]`, `image_index` `[S]`, maybe `pixel_size`
+    `[B, 2]`, and `rows` `[B]`.
+    """
+
+    name: str
+    _batches: Batches
+
+    def __init__(self, config, device="cpu"):
+        """Raises UserError for options that fine-tuning has no use for."""
+        self._config, self._device = config, device
+        unused = [name for name in ("sets", "epoch") if getattr(config.data, name)]
+        if unused:
+            raise UserError(
+                f"data.{unused[0]} is for the task pretrain; leave it out of a run of {config.task}"
+            )
+
+    def take(self, prepared: Prepared) -> None:
+        """Makes the model, tokenizer and image processor the task's own."""
+        self.model, self.tokenizer, self.image_processor = prepared
+
+    @property
+    def broken(self) -> int:
+        return self._batches.broken
+
+    def steps_per_epoch(self, world_size: int, epoch: int = 0, start: int = 0) -> int:
+        return self._batches.steps_per_epoch(world_size, epoch, start)
+
+    def batches(
+        self, epoch: int, rank: int, world_size: int, skip: int = 0, start: int = 0
+    ) -> Iterator[dict[str, Tensor]]:
+        return self._batches.epoch(epoch, rank, world_size, skip, start)
+
+    def size(self, batch: Mapping[str, Tensor]) -> dict[str, int]:
+        return {"images": len(batch["pixel_values"]), "pairs": len(batch["input_ids"])}
+
+    def flops(self, batch: Mapping[str, Tensor]) -> int:
+        """Of backbone, projection, encoder and pooler; the heads are a thousandth of it."""
+        return sequence_flops(self.model.config, batch, fast=self._config.model.fast)
+
+    def keys(self, rows: Sequence[int]) -> list[str]:
+        return self._batches.names(rows)
+
+    def parameter_groups(self, model: nn.Module) -> dict[str, list[tuple[str, nn.Parameter]]]:
+        groups: dict[str, list[tuple[str, nn.Parameter]]] = {"backbone": [], "transformer": []}
+        for name, parameter in unwrapped(model).named_parameters():
+            if parameter.requires_grad:
+                groups["backbone" if name.startswith(_BACKBONE) else "transformer"].append((name, parameter))
+        return groups
+
+    def save(self, model: nn.Module, directory: str | Path) -> None:
+        unwrapped(model).save_pretrained(directory)
+        length = self._config.data.max_text_length
+        processor = PixelBertProcessor(self.image_processor, self.tokenizer, max_text_length=length)
+        processor.save_pretrained(directory)
+
+
+def sequence_flops(config: PixelBertConfig, batch: Mapping[str, Tensor], *, fast: bool) -> int:
+    """Operations of a forward and backward of S sequences of which `[CLS]` alone is read.
+
+    batch: on the CPU, see `FineTuningTask`. fast: FastPixelBERT's, which reads no padding.
+    """
+    mask, size = batch["attention_mask"], batch["pixel_values"].shape[2:]
+    own = batch.get("pixel_size")
+    sizes = torch.tensor([tuple(size)]) if own is None or not fast else own
+    # The map is reduced by the output stride, and then pooled in windows of two by two.
+    places = (-(-sizes // config.output_stride) // 2).prod(dim=1).expand(len(batch["pixel_values"]))
+    pixels = places[batch["image_index"].reshape(-1).long()]
+    if config.sampled_fine_tuning and config.sampled_pixels is not None:
+        pixels = pixels.clamp(max=config.sampled_pixels)
+    # A statement about two images is read beside each.
+    times = len(pixels) // max(len(mask), 1)
+    lengths = mask.sum(dim=1) if fast else torch.full((len(mask),), mask.shape[1])
+    found = training_flops(
+        config,
+        image_size=tuple(size),
+        images=len(batch["pixel_values"]),
+        sequences=len(pixels),
+        text_length=lengths.repeat_interleave(times).tolist(),
+        pixels=pixels.tolist(),
+        fast=fast,
+    )
+    return sum(count for part, count in found.items() if part not in ALL_HEADS)
