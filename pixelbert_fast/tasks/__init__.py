@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 _TASKS = {
     "pretrain": "pixelbert_fast.tasks.pretraining.task:PretrainingTask",
     "objects": "pixelbert_fast.tasks.objects.task:ObjectsTask",
+    "nlvr2": "pixelbert_fast.tasks.nlvr2.task:NLVR2Task",
 }
 
 

@@ -3,83 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from pixelbert_fast.data import sampler
-from pixelbert_fast.data.captions import TokenisedCaptions, lengths_mask
-from pixelbert_fast.data.decoded import DecodedImages
+from pixelbert_fast.data.batch_list import in_runs
 from pixelbert_fast.tasks.nlvr2.sharing import SharedPairs
-
-UNKNOWN = -100
-"""The label of a statement whose truth is unknown, or one of whose images cannot be decoded."""
-
-
-@dataclass(frozen=True)
-class PairOptions:
-    """How batches of statements are made; names and meanings as in the configuration.
-
-    images_per_batch: at most; half as many statements are in a batch, fewer only in the last of an epoch's
-    list. text_only replaces every image by zeros. decoder, device, broken_limit: see `DecodedImages`.
-    """
-
-    images_per_batch: int = 32
-    max_text_length: int = 40
-    text_only: bool = False
-    seed: int = 0
-    cache_megabytes: float = 1024
-    decoder: str | None = None
-    device: torch.device | str = "cpu"
-    broken_limit: float = 0.01
-
-    @property
-    def statements(self) -> int:
-        """Of a batch."""
-        return max(self.images_per_batch // 2, 1)
+from pixelbert_fast.tasks.nlvr2.statements import UNKNOWN, Statements
+from pixelbert_fast.tasks.sized_images import SizedImages
 
 
 class PairBatches:
     """Batches of the `PairBatch` contract over the statements of one split of a built set.
 
-    CPU tensors, but `pixel_values` are where the decoder leaves them.
+    CPU tensors, but `pixel_values` are where the decoder leaves them. A batch holds half as many statements
+    as `training.images_per_batch`, so that its images are never more, and fewer only where none are left that
+    may share it. With `data.batching` those share a batch of whose two images the larger height and the
+    larger width are the same.
 
-    A batch depends on the split, the tokenizer, the options, and (epoch, rank, world size, step) alone.
-    `truncated` counts the statements that exceed `max_text_length`, `broken` the undecodable images met so
-    far: another image stands in the place of one, and the statements that read it have no label.
+    A batch depends on the split, the tokenizer, the configuration, and (epoch, rank, world size, step) alone.
+    `broken` counts the undecodable images met so far: another image stands in the place of one, and the statements that read it have no label.
     """
 
-    def __init__(self, split, pairs, tokenizer, image_processor, options: PairOptions):
-        """split: the images. pairs: the statements about them (`BuiltSet.pairs`), of which `label` may be
-        null."""
-        columns = pairs.select_columns(["left", "right"]).with_format("numpy")[:]
-        self.options = options
-        self.sides = np.stack([columns["left"], columns["right"]], axis=1).astype(np.int64)
-        self.labels = np.array(
-            [UNKNOWN if label is None else int(label) for label in pairs["label"][:]], dtype=np.int64
-        )
-        self._shared = SharedPairs(self.sides[:, 0], self.sides[:, 1])
-        texts = [[text] for text in pairs["statement"][:]]
-        self._texts = TokenisedCaptions(texts, tokenizer, options.max_text_length)
-        self._images = DecodedImages(
-            split,
-            image_processor,
-            options.cache_megabytes,
-            decoder=options.decoder,
-            device=options.device,
-            broken_limit=options.broken_limit,
-        )
-        self._ordered: tuple[int, np.ndarray] | None = None
-
-    def __len__(self) -> int:
-        """How many statements there are."""
-        return len(self.labels)
-
-    @property
-    def truncated(self) -> int:
-        return self._texts.truncated
+    def __init__(self, split, pairs, tokenizer, image_processor, config, device: torch.device | str = "cpu"):
+        """split: the images. pairs: the statements about them (`BuiltSet.pairs`). config: the run's."""
+        self._seed = config.seed
+        self.statements = Statements(pairs, tokenizer, config.data.max_text_length)
+        self._images = SizedImages(split, image_processor, config, device)
+        self._images.check_bounds(2 * self.statements.longest)
+        self._shared = [
+            (numbers, SharedPairs(self.statements.sides[numbers]), pixels, self._room(config, pixels))
+            for numbers, pixels in self._classes()
+        ]
+        self._listed: tuple[int, list[np.ndarray]] | None = None
 
     @property
     def broken(self) -> int:
@@ -89,9 +46,9 @@ class PairBatches:
         """The images of a batch's `rows` as messages call them."""
         return self._images.names(rows)
 
-    def steps_per_epoch(self, world_size: int = 1, start: int = 0) -> int:
-        """How many batches each rank gets in an epoch, see `sampler.batches`."""
-        return sampler.steps_per_epoch(len(self), self.options.statements, world_size, start)
+    def steps_per_epoch(self, world_size: int = 1, epoch: int = 0, start: int = 0) -> int:
+        """How many batches each rank gets in an epoch, see `sampler.shares`."""
+        return len(sampler.shares(len(self._list(epoch)), 0, world_size, start))
 
     def epoch(
         self, epoch: int, rank: int = 0, world_size: int = 1, skip: int = 0, start: int = 0
@@ -101,52 +58,62 @@ class PairBatches:
         start: how many batches of all ranks together had been shown, of this epoch, when the run went on with
         `world_size` ranks; the steps are counted from there.
         """
-        order, size = self._order(epoch), self.options.statements
-        steps = self.steps_per_epoch(world_size, start)
-        first = start * size
-        listed = np.resize(order, first + steps * world_size * size)[first:]
-        mine = listed.reshape(steps, world_size, size)[:, rank]
-        self._images.begin_epoch(sum(len(np.unique(self.sides[members])) for members in mine))
+        listed = self._list(epoch)
+        mine = [listed[number] for number in sampler.shares(len(listed), rank, world_size, start)]
+        self._images.begin_epoch(sum(len(np.unique(self.statements.sides[members])) for members in mine))
         for members in mine[skip:]:
             yield self.of(members, epoch)
 
-    def of(self, members: np.ndarray, epoch: int = 0) -> dict:
+    def of(self, members: np.ndarray, epoch: int) -> dict:
         """The batch of these statements by number."""
-        rows, places = np.unique(self.sides[members], return_inverse=True)
+        rows, places = np.unique(self.statements.sides[members], return_inverse=True)
         places = places.reshape(-1, 2)
-        labels = self.labels[members]
-        if self.options.text_only:
-            pixel_values, pixel_size = self._images.blank(rows)
-        else:
-            found, pixel_values, pixel_size = self._images.readable(rows, self.options.seed, epoch)
-            # Nothing is known of a statement about an image that is not the one it was made for.
-            labels = np.where((found != rows)[places].any(axis=1), UNKNOWN, labels)
-            rows = found
+        found, pixels = self._images.readable(rows, epoch)
+        # Nothing is known of a statement about an image that is not the one it was made for.
+        labels = np.where((found != rows)[places].any(axis=1), UNKNOWN, self.statements.labels[members])
         return {
-            "pixel_values": pixel_values,
-            "pixel_size": pixel_size,
+            **pixels,
             "image_index": torch.from_numpy(places.astype(np.int32)),
-            **self._words(members),
+            **self.statements.words(members),
             "labels": torch.from_numpy(labels),
             # Epoch, statement and side, so that what the model draws depends on neither batch nor rank.
             "sample_keys": torch.from_numpy(epoch * 2**32 + 2 * members[:, None] + np.arange(2)),
-            "rows": torch.from_numpy(rows),
+            "rows": torch.from_numpy(found),
         }
 
-    def _words(self, members: np.ndarray) -> dict[str, Tensor]:
-        texts = [self._texts.ids(int(member), 0) for member in members]
-        ids = self._texts.pad(texts)
-        return {
-            "input_ids": torch.from_numpy(ids),
-            "attention_mask": torch.from_numpy(lengths_mask(texts, ids.shape[1])),
-        }
+    def _classes(self) -> Iterator[tuple[np.ndarray, int]]:
+        """(statements that may share a batch, the pixels of an image in it), of all statements."""
+        plan = self._images.plan
+        if plan is None:
+            yield np.arange(len(self.statements)), 0
+            return
+        canvas = plan.buckets[plan.bucket][self.statements.sides].max(axis=1)
+        sizes, own = np.unique(canvas, axis=0, return_inverse=True)
+        for number, size in enumerate(sizes):
+            yield np.flatnonzero(own.reshape(-1) == number), int(size.prod())
 
-    def _order(self, epoch: int) -> np.ndarray:
-        """The epoch's list of statements; that of the epoch asked for last is kept."""
-        if self._ordered is None or self._ordered[0] != epoch:
-            stream = sampler.random_stream(self.options.seed, epoch, _ORDER)
-            self._ordered = epoch, self._shared.order(self.options.statements, stream)
-        return self._ordered[1]
+    def _room(self, config, pixels: int) -> int:
+        """Statements that a batch holds at most."""
+        most, batching = config.training.images_per_batch, self._images.batching
+        if batching and batching.pixels:
+            most = min(most, batching.pixels // pixels)
+        if batching and batching.tokens:
+            most = min(most, batching.tokens // self.statements.longest)
+        return max(most // 2, 1)
+
+    def _list(self, epoch: int) -> list[np.ndarray]:
+        """The epoch's batches, those of all ranks; of the epoch asked for last, kept."""
+        if self._listed is None or self._listed[0] != epoch:
+            stream = sampler.random_stream(self._seed, epoch, _ORDER)
+            lists, cost = [], []
+            for numbers, shared, pixels, room in self._shared:
+                lists.append([numbers[one] for one in shared.batches(room, stream)])
+                cost += [len(one) * pixels for one in lists[-1]]
+            alike = self._images.batching.alike if self._images.batching else 1
+            order = in_runs([len(one) for one in lists], np.array(cost), alike, stream)
+            every = [one for own in lists for one in own]
+            self._listed = epoch, [every[number] for number in order]
+        return self._listed[1]
 
 
 # The name of this file's random stream (see `sampler.random_stream`).
