@@ -23,7 +23,8 @@ class PairBatches:
     larger width are the same.
 
     A batch depends on the split, the tokenizer, the configuration, and (epoch, rank, world size, step) alone.
-    `broken` counts the undecodable images met so far: another image stands in the place of one, and the statements that read it have no label.
+    `broken` counts the undecodable images met so far: another image stands in the place of one, and the
+    statements that read it have no label.
     """
 
     def __init__(self, split, pairs, tokenizer, image_processor, config, device: torch.device | str = "cpu"):
