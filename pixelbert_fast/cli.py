@@ -17,7 +17,7 @@ from typing import Annotated, Any
 
 import typer
 
-from . import __version__
+from . import __version__, commands
 from .data.catalogue import listing
 from .errors import RunError, UserError, nearest
 
@@ -35,6 +35,7 @@ app = typer.Typer(
 )
 data_app = typer.Typer(help="Built data sets.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(data_app, name="data")
+commands.register(app)
 
 
 class Stopped(Exception):

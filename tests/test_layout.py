@@ -22,7 +22,8 @@ FLOORS = {
     "tasks": 4,
     "training": 5,
     "visualize": 5,
-    "top": 6,
+    "commands": 6,
+    "top": 7,
 }
 GROUND_MODULES = {
     "",
@@ -45,7 +46,7 @@ ONLY_IN = {
     "deepspeed": ("pixelbert_fast/training/deepspeed_engine.py",),
     "nvidia": ("pixelbert_fast/data/decoders/dali.py",),
     "simplejpeg": ("pixelbert_fast/data/decoders/plain.py",),
-    "typer": ("pixelbert_fast/cli.py", "pixelbert_fast/training/"),
+    "typer": ("pixelbert_fast/cli.py", "pixelbert_fast/commands/", "pixelbert_fast/training/"),
     "tqdm": ("pixelbert_fast/cli.py", "pixelbert_fast/training/"),
     "tensorboard": ("pixelbert_fast/training/",),
     "torch.utils.tensorboard": ("pixelbert_fast/training/",),

@@ -1,17 +1,26 @@
 """Tasks: model head, data, loss and metric of each thing a Pixel-BERT is trained for."""
 
+from collections.abc import Callable, Mapping
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pixelbert_fast.errors import UserError, nearest
 
 if TYPE_CHECKING:
+    from pixelbert_fast.tasks.fine_tuned import Evaluated
     from pixelbert_fast.tasks.protocol import Task
 
 _TASKS = {
     "pretrain": "pixelbert_fast.tasks.pretraining.task:PretrainingTask",
     "objects": "pixelbert_fast.tasks.objects.task:ObjectsTask",
+    "vqa": "pixelbert_fast.tasks.vqa.task:VqaTask",
     "nlvr2": "pixelbert_fast.tasks.nlvr2.task:NLVR2Task",
+}
+
+# What evaluates a checkpoint of each: a function of (checkpoint, BuiltSet, split, EvaluationRequest).
+_EVALUATIONS = {
+    "vqa": "pixelbert_fast.tasks.vqa.checkpoint:evaluate_checkpoint",
+    "nlvr2": "pixelbert_fast.tasks.nlvr2.checkpoint:evaluate_checkpoint",
 }
 
 
@@ -21,9 +30,21 @@ def make_task(config, device="cpu") -> "Task":
     device: where the model will be trained; images may be decoded there, the model is built on the CPU.
     Raises UserError for an unknown task, and as the task does for a configuration it cannot be built from.
     """
-    if config.task not in _TASKS:
-        close = nearest(config.task, _TASKS)
-        hint = f"did you mean {close}?" if close else f"there are {', '.join(_TASKS)}"
-        raise UserError(f"there is no task {config.task!r}; {hint}")
-    module, name = _TASKS[config.task].split(":")
-    return getattr(import_module(module), name)(config, device)
+    return _named(config.task, _TASKS, "task")(config, device)
+
+
+def checkpoint_evaluation(task: str) -> "Callable[..., Evaluated]":
+    """What evaluates a fine-tuned checkpoint of `task`, called as `tasks.vqa.checkpoint.evaluate_checkpoint`.
+
+    Raises UserError for an unknown task.
+    """
+    return _named(task, _EVALUATIONS, "task with an evaluation of checkpoints")
+
+
+def _named(task: str, places: Mapping[str, str], what: str) -> Any:
+    if task not in places:
+        close = nearest(task, places)
+        hint = f"did you mean {close}?" if close else f"there are {', '.join(places)}"
+        raise UserError(f"there is no {what} {task!r}; {hint}")
+    module, name = places[task].split(":")
+    return getattr(import_module(module), name)

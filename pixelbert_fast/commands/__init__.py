@@ -1,0 +1,12 @@
+"""Commands of `pixelbert` that use a trained model; each module adds its own to the command line."""
+
+import typer
+
+from . import evaluate, predict, predict_vqa
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the commands to `app`."""
+    evaluate.register(app)
+    predict.register(app)
+    predict_vqa.register(predict.app)

@@ -1,0 +1,44 @@
+"""What the commands share: where a model computes, bars, tables."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+from pixelbert_fast.errors import UserError
+
+
+def chosen_device(name: str | None) -> str:
+    """The device of that name; None: a GPU where there is one. Raises UserError where it cannot be used."""
+    import torch
+
+    if name is None:
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:  # torch raises either for a device that is not there
+        reason = str(error).partition("\n")[0]
+        raise UserError(f"--device {name} cannot be used here ({reason}); leave it out") from None
+    return name
+
+
+@contextmanager
+def progress_bar(title: str, unit: str = "image") -> Iterator[Callable[[int, int], None]]:
+    """A bar on stderr, moved by calling what is given with (done, in all)."""
+    from pixelbert_fast.training.logs import bar
+
+    with bar(title, None, unit=unit) as shown:
+
+        def reached(done: int, total: int) -> None:
+            if done < shown.n:
+                shown.reset(total)
+            shown.total = total
+            shown.update(done - shown.n)
+
+        yield reached
+
+
+def table(rows: Sequence[tuple[str, str]]) -> str:
+    """Two columns."""
+    width = max((len(name) for name, _ in rows), default=0)
+    return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
