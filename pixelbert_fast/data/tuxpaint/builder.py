@@ -241,8 +241,8 @@ class Tuxpaint(_Composed):
 class TuxpaintPairs(Tuxpaint):
     """The images and captions of `tuxpaint` by the same options, with statements about pairs of them.
 
-    A set of its own, so that sets of `tuxpaint` that were built before there were statements stay valid. Args:
-    as of `Tuxpaint`.
+    A set of its own, so that sets of `tuxpaint` that were built before there were statements stay valid.
+    Args: as of `Tuxpaint`.
     """
 
     name = "tuxpaint-pairs"

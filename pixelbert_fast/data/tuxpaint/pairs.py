@@ -1,8 +1,8 @@
 """Statements about two composed scenes, each in the set once true and once false.
 
-The facts have the forms of `data.scenes.pairs`. What is said of one image is one of its captions, of which a
-false fact means that the words are false beyond dispute (see `sentences`). What is counted or denied over both
-images is said of categories and of objects in general, whose names are never in doubt.
+The facts have the forms of `data.scenes.pairs`. What is said of one image is one of its captions, of which
+a false fact means that the words are false beyond dispute (see `sentences`). What is counted or denied over
+both images is said of categories and of objects in general, whose names are never in doubt.
 """
 
 import json
@@ -60,7 +60,9 @@ def _false_pair(
     return None
 
 
-def _state(rng: Random, scenes: tuple[Mapping, Mapping], told: tuple[Sequence[Told], ...]) -> tuple[str, dict]:
+def _state(
+    rng: Random, scenes: tuple[Mapping, Mapping], told: tuple[Sequence[Told], ...]
+) -> tuple[str, dict]:
     """A statement in words and as a fact, true of the pair more often than not."""
     form = rng.choices(FORMS, _WEIGHTS)[0]
     if form in ("left", "right"):
@@ -98,4 +100,6 @@ def _countable(
 
 def _number(description: Mapping, scene: Mapping) -> int:
     wanted = description.items()
-    return sum(all(thing["attributes"][name] == value for name, value in wanted) for thing in scene["objects"])
+    return sum(
+        all(thing["attributes"][name] == value for name, value in wanted) for thing in scene["objects"]
+    )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -13,10 +13,11 @@ from torch import nn
 
 from pixelbert_fast.data import sampler
 from pixelbert_fast.data.decoded import DecodedImages
+from pixelbert_fast.data.sizes import target_sizes
 from pixelbert_fast.tasks.nlvr2.official import Statement, official_accuracy, sentence_of
 from pixelbert_fast.tasks.nlvr2.sharing import SharedPairs
 from pixelbert_fast.tasks.nlvr2.statements import UNKNOWN, Statements
-from pixelbert_fast.tasks.protocol import Progress
+from pixelbert_fast.tasks.protocol import Progress, percent
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,7 @@ def judge(
     image_processor,
     *,
     images_per_pass: int = 64,
+    pixels: int | None = None,
     limit: int | None = None,
     text_only: bool = False,
     decoder: str | None = None,
@@ -81,9 +83,10 @@ def judge(
 ) -> Judged:
     """Judges statements about images of `split` in eval mode, each image once a batch.
 
-    limit: at most so many images: then all pairs of some sentences, spread evenly, are judged, so that
-    consistency means the same. text_only: no pixels are shown. decoder, device: as `DecodedImages`. The
-    model's training mode is put back afterwards.
+    images_per_pass: at most, and `pixels` of them together, height times width times images with padding; a
+    single statement may take more. limit: at most so many images: then all pairs of some sentences, drawn
+    evenly, are judged, so that consistency means the same. text_only: no pixels are shown. decoder, device:
+    as `DecodedImages`. The model's training mode is put back afterwards.
     """
     members = _within(statements, limit)
     images = DecodedImages(split, image_processor, cache_megabytes=0, decoder=decoder, device=device)
@@ -91,6 +94,11 @@ def judge(
     stream = sampler.random_stream(_SEED, _ORDER)
     batches = SharedPairs(statements.sides[members]).batches(max(images_per_pass // 2, 1), stream)
     true = np.zeros(len(members), dtype=np.float32)
+    if pixels is not None:
+        sizes = _sizes(split, image_processor)
+        batches = [
+            part for places in batches for part in _bounded(places, statements.sides[members], sizes, pixels)
+        ]
     shown = [np.unique(statements.sides[members[places]]) for places in batches]
     done, total = 0, sum(map(len, shown))
     where = next(model.parameters()).device
@@ -112,6 +120,19 @@ def judge(
     return Judged(statements, members, true, different, images.broken)
 
 
+def table(split: str, metrics: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Rows (what, figure) of one split's metrics."""
+    rows = [
+        (f"{split}: accuracy of statements", f"{percent(metrics['accuracy'])} ({metrics['statements']:,})"),
+        (
+            f"{split}: sentences right for all their pairs",
+            f"{percent(metrics['consistency'])} ({metrics['sentences']:,})",
+        ),
+    ]
+    rows += [(f"{split}:   {form}", percent(share)) for form, share in metrics.get("forms", {}).items()]
+    return rows
+
+
 @contextmanager
 def _evaluating(model: nn.Module) -> Iterator[None]:
     training = model.training
@@ -121,6 +142,23 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
             yield
     finally:
         model.train(training)
+
+
+def _sizes(split, rule) -> np.ndarray:
+    """Height and width to which each image is resized, int64 `[N, 2]`."""
+    columns = split.select_columns(["height", "width"]).with_format("numpy")[:]
+    recorded = np.stack([columns["height"], columns["width"]], axis=1)
+    return target_sizes(recorded, rule.short_side, rule.long_side, rule.size_divisor, rule.least_side)
+
+
+def _bounded(places: np.ndarray, sides: np.ndarray, sizes: np.ndarray, pixels: int) -> Iterator[np.ndarray]:
+    """A batch, halved until each part's images are `pixels` at most or it is one statement."""
+    rows = np.unique(sides[places])
+    if len(places) == 1 or len(rows) * int(sizes[rows].max(axis=0).prod()) <= pixels:
+        yield places
+        return
+    for half in np.array_split(places, 2):
+        yield from _bounded(half, sides, sizes, pixels)
 
 
 def _within(statements: Statements, limit: int | None) -> np.ndarray:

@@ -24,7 +24,7 @@ class SharedPairs:
         self._members = _lists(np.arange(len(sides)), unit.reshape(-1), len(pairs))
         self._images = pairs
         images = int(pairs.max()) + 1
-        # Each unit twice, once below either image.
+        # Each unit twice: once below its one image, once below the other.
         self._units = _lists(np.tile(np.arange(len(pairs)), 2), pairs.T.reshape(-1), images)
 
     def batches(self, most: int, stream: np.random.Generator) -> list[np.ndarray]:

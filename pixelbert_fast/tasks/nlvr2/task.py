@@ -13,9 +13,9 @@ from pixelbert_fast.errors import UserError
 from pixelbert_fast.model import PixelBertForNaturalLanguageVisualReasoning
 from pixelbert_fast.tasks.fine_tuning import FineTuningTask, prepare
 from pixelbert_fast.tasks.nlvr2.batches import PairBatches
-from pixelbert_fast.tasks.nlvr2.evaluation import judge
+from pixelbert_fast.tasks.nlvr2.evaluation import judge, table
 from pixelbert_fast.tasks.nlvr2.statements import UNKNOWN, Statements
-from pixelbert_fast.tasks.protocol import Progress, percent, unwrapped
+from pixelbert_fast.tasks.protocol import Progress, unwrapped
 
 logger = logging.getLogger(__name__)
 
@@ -54,7 +54,7 @@ class NLVR2Task(FineTuningTask):
 
     def evaluate(self, model: nn.Module, progress: Progress | None = None, limit: int | None = None) -> dict:
         config = self._config
-        found = {}
+        batching, found = config.data.batching, {}
         for name, (split, pairs) in self._evaluated.items():
             judged = judge(
                 unwrapped(model),
@@ -62,6 +62,7 @@ class NLVR2Task(FineTuningTask):
                 Statements(pairs, self.tokenizer, config.data.max_text_length),
                 self.image_processor,
                 images_per_pass=config.training.images_per_batch,
+                pixels=batching.pixels if batching else None,
                 limit=limit or config.evaluation.images,
                 text_only=config.start.text_only,
                 decoder=config.data.decoder,
@@ -77,15 +78,7 @@ class NLVR2Task(FineTuningTask):
         return {name: first[name] for name in ("accuracy", "consistency") if name in first}
 
     def summary(self, metrics: Mapping) -> list[tuple[str, str]]:
-        rows = []
-        for split, figures in metrics.items():
-            told = f"{percent(figures['accuracy'])} ({figures['statements']})"
-            rows.append((f"{split}: accuracy of statements", told))
-            told = f"{percent(figures['consistency'])} ({figures['sentences']})"
-            rows.append((f"{split}: sentences right for all their pairs", told))
-            for form, share in figures.get("forms", {}).items():
-                rows.append((f"{split}:   {form}", percent(share)))
-        return rows
+        return [row for split, figures in metrics.items() for row in table(split, figures)]
 
 
 def _right(logits: Tensor, labels: Tensor) -> Tensor:
