@@ -50,7 +50,7 @@ class PairBatch(TypedDict):
     attention_mask: Tensor
     """``[P, T]`` int64, 1 for a word piece and 0 for padding."""
     labels: Tensor
-    """``[P]`` int64, 1 where the statement is true of the pair, 0 where it is not, -100 where nobody knows."""
+    """``[P]`` int64, 1 where the statement is true of the pair, 0 where it is not, -100 where unknown."""
     sample_keys: Tensor
     """``[P, 2]`` int64, what identifies each draw of pixels (epoch, statement and side)."""
     rows: Tensor
