@@ -16,7 +16,7 @@ from pixelbert_fast.training.config import RunConfig
 COLOURS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255)}
 SMALL = {"backbone_channels": 8, "hidden_size": 32, "num_hidden_layers": 2, "intermediate_size": 64}
 IMAGES = 12
-"""Of a split: four of each colour, in turn."""
+"""Of a split, unless another number is asked for: as many of each colour, in turn."""
 
 
 def colour(row: int) -> str:
@@ -42,15 +42,15 @@ def image(row: int, size: tuple[int, int] = (32, 32)) -> dict:
     }
 
 
-def statements(split: str, labelled: bool = True) -> list[dict]:
-    """Each pair of different images, left before right, with two statements about it."""
+def statements(split: str, labelled: bool = True, images: int = IMAGES) -> list[dict]:
+    """Each pair of different images, left before right; four pairs in turn are shown with two sentences."""
     found = []
-    pairs = [(a, b) for a, b in product(range(IMAGES), repeat=2) if a < b]
+    pairs = [(a, b) for a, b in product(range(images), repeat=2) if a < b]
     for place, (left, right) in enumerate(pairs):
-        one, other = list(COLOURS)[place % 3], list(COLOURS)[place // 3 % 3]
+        number = place // 4
         texts = {
-            f"the left image is {one}": colour(left) == one,
-            f"one of the images is {other}": other in (colour(left), colour(right)),
+            f"the {side} image is red": colour(row) == "red"
+            for side, row in (("left", left), ("right", right))
         }
         for sentence, (text, truth) in enumerate(texts.items()):
             found.append(
@@ -59,18 +59,19 @@ def statements(split: str, labelled: bool = True) -> list[dict]:
                     "right": right,
                     "statement": text,
                     "label": truth if labelled else None,
-                    "identifier": f"{split}-{(one, other)[sentence]}-{place}-{sentence}",
+                    "identifier": f"{split}-{number}-{place % 4}-{sentence}",
                 }
             )
     return found
 
 
-def build(directory: Path, *, sizes=None, broken=(), identifiers: bool = True) -> Path:
+def build(directory: Path, *, images: int = IMAGES, sizes=None, broken=(), identifiers: bool = True) -> Path:
     """train, val and test, of which test has no labels; `sizes`: of each image; `broken`: rows of train."""
-    columns = {"train": statements("train"), "val": statements("dev"), "test": statements("test1", False)}
+    labelled = {"train": ("train", True), "val": ("dev", True), "test": ("test1", False)}
+    columns = {split: statements(*which, images) for split, which in labelled.items()}
     splits = {}
     for split in columns:
-        rows = [image(row, sizes[row % len(sizes)] if sizes else (32, 32)) for row in range(IMAGES)]
+        rows = [image(row, sizes[row % len(sizes)] if sizes else (32, 32)) for row in range(images)]
         for row in broken if split == "train" else ():
             rows[row]["image"] = rows[row]["image"][:20]
         splits[split] = Dataset.from_list(rows)
@@ -82,7 +83,7 @@ def build(directory: Path, *, sizes=None, broken=(), identifiers: bool = True) -
     DatasetDict(
         {split: Dataset.from_list(pairs, features=features_of(names)) for split, pairs in columns.items()}
     ).save_to_disk(directory / PAIRS)
-    counts = dict.fromkeys(columns, IMAGES)
+    counts = dict.fromkeys(columns, images)
     write_card(
         directory,
         {"name": "toy", "counts": counts, "pairs": {split: len(own) for split, own in columns.items()}},
