@@ -133,6 +133,16 @@ def test_lines_that_cannot_be_used_are_dropped(tmp_path: Path, official: list[Pa
 
 
 @pytest.mark.parametrize("place", ["images/train/37", "train", "images/train"])
+def test_images_may_lie_where_the_download_script_leaves_them(
+    tmp_path: Path, official: list[Path], place: str
+) -> None:
+    root = tmp_path / "elsewhere"
+    for pair in (0, 3):
+        for side in (0, 1):
+            image(root, f"{place}/train-10171-{pair}-img{side}.png")
+    assert build(tmp_path, official[:1], "elsewhere").counts == {"train": 4}
+
+
 def test_a_test_statement_may_come_without_a_label(tmp_path: Path, official: list[Path]) -> None:
     bare = statement("test1-0-1-1", "One is dark.")
     del bare["label"]
@@ -147,16 +157,6 @@ def test_a_test_statement_may_come_without_a_label(tmp_path: Path, official: lis
     assert pairs["identifier"][1] == "test1-0-1-1"
     # Where labels are known to exist, one that lacks is a mistake.
     assert [one["why"] for one in report.dropped] == ["label is neither True nor False"]
-
-
-def test_images_may_lie_where_the_download_script_leaves_them(
-    tmp_path: Path, official: list[Path], place: str
-) -> None:
-    root = tmp_path / "elsewhere"
-    for pair in (0, 3):
-        for side in (0, 1):
-            image(root, f"{place}/train-10171-{pair}-img{side}.png")
-    assert build(tmp_path, official[:1], "elsewhere").counts == {"train": 4}
 
 
 @pytest.mark.parametrize("directory", ["../..", "/etc", -1, None, {"a": 1}])
