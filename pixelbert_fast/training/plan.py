@@ -126,7 +126,8 @@ class _Shape:
         self.captions = sum(captions_of_a_showing(config))
         self.words = data.max_text_length if self.captions else 0
         matched = captions_of_a_showing(config)[0] if not built.mlm_on_mismatched else self.captions
-        asked = config.objectives.mlm_probability if config.objectives.mlm else 0.0
+        words_asked = config.objectives.mlm and config.task == "pretrain"
+        asked = config.objectives.mlm_probability if words_asked else 0.0
         # Of a sequence, on average over matched ones and others; [CLS] and [SEP] are never masked.
         self.masked = asked * max(self.words - 2, 0) * matched / max(self.captions, 1)
 
@@ -143,7 +144,8 @@ class _Shape:
             return 0
         _, rows, columns = map_shape(self._built, size)
         places = (rows // 2) * (columns // 2)
-        return min(self._built.sampled_pixels or places, places)
+        samples = self._config.task == "pretrain" or self._built.sampled_fine_tuning
+        return min(self._built.sampled_pixels or places, places) if samples else places
 
     def flops(self, size: tuple[int, int]) -> dict[str, int]:
         """Of one forward and backward of one process."""
