@@ -8,6 +8,7 @@ import torch
 
 from pixelbert_fast.batch import PairBatch
 from pixelbert_fast.data.records import open_set
+from pixelbert_fast.errors import UserError
 from pixelbert_fast.tasks import make_task
 from pixelbert_fast.tasks.nlvr2.statements import UNKNOWN, Statements
 from pixelbert_fast.training.accumulation import pairs_per_pass
@@ -120,6 +121,16 @@ def test_batches_of_few_sizes_hold_pairs_of_like_shape(tmp_path):
         assert 2 * batch["input_ids"].numel() <= bounded["tokens"]
 
 
+def test_bounds_that_leave_no_room_for_two_images_are_told(tmp_path):
+    directory = build(tmp_path / "set", sizes=[UPRIGHT, LYING])
+    with pytest.raises(UserError, match="two images"):
+        make_task(config(directory, training={"images_per_batch": 1}))
+    with pytest.raises(UserError, match="two images"):
+        make_task(config(directory, data={"batching": {"buckets": 2, "pixels": 64 * 64}}))
+    with pytest.raises(UserError, match="tokens"):
+        make_task(config(directory, data={"batching": {"buckets": 2, "tokens": 3}}))
+
+
 def test_the_twin_without_pixels_has_the_same_batches_but_for_the_pixels(toy):
     seeing, blind = (make_task(config(toy, start={"text_only": only})) for only in (False, True))
     for one, other in zip(seeing.batches(0, 0, 1), blind.batches(0, 0, 1), strict=True):
@@ -131,6 +142,7 @@ def test_the_twin_without_pixels_has_the_same_batches_but_for_the_pixels(toy):
 
 def test_a_pass_counts_statements(toy):
     assert pairs_per_pass(config(toy), 4) == 4 * 8
+    assert pairs_per_pass(config(toy, training={"images_per_batch": 7}), 4) == 4 * 3
 
 
 def test_statements_without_names_get_some_in_the_official_form(tmp_path):

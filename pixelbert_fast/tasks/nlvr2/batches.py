@@ -9,6 +9,7 @@ import torch
 
 from pixelbert_fast.data import sampler
 from pixelbert_fast.data.batch_list import in_runs
+from pixelbert_fast.errors import UserError
 from pixelbert_fast.tasks.nlvr2.sharing import SharedPairs
 from pixelbert_fast.tasks.nlvr2.statements import UNKNOWN, Statements
 from pixelbert_fast.tasks.sized_images import SizedImages
@@ -94,13 +95,18 @@ class PairBatches:
             yield np.flatnonzero(own.reshape(-1) == number), int(size.prod())
 
     def _room(self, config, pixels: int) -> int:
-        """Statements that a batch holds at most."""
+        """Statements that a batch holds at most. Raises UserError where that is none."""
         most, batching = config.training.images_per_batch, self._images.batching
         if batching and batching.pixels:
             most = min(most, batching.pixels // pixels)
         if batching and batching.tokens:
             most = min(most, batching.tokens // self.statements.longest)
-        return max(most // 2, 1)
+        if most < 2:
+            raise UserError(
+                "a statement is about two images, and a batch may hold one (training.images_per_batch, "
+                "data.batching.pixels): raise what bounds it to at least two"
+            )
+        return most // 2
 
     def _list(self, epoch: int) -> list[np.ndarray]:
         """The epoch's batches, those of all ranks; of the epoch asked for last, kept."""
