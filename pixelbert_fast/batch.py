@@ -1,4 +1,4 @@
-"""The contract in which data and model meet: what one pre-training batch holds."""
+"""The contracts in which data and model meet: what a batch holds."""
 
 from __future__ import annotations
 
@@ -34,3 +34,24 @@ class PretrainingBatch(TypedDict):
     """``[S]`` int64, what identifies each draw of pixels (epoch and sample number)."""
     rows: Tensor
     """``[B]`` int64, which images they are: for a task to name them; no model reads it."""
+
+
+class PairBatch(TypedDict):
+    """P statements about pairs among B images; an image passes the backbone once, whatever reads it."""
+
+    pixel_values: Tensor
+    """As of a `PretrainingBatch`."""
+    pixel_size: NotRequired[Tensor]
+    """As of a `PretrainingBatch`."""
+    image_index: Tensor
+    """``[P, 2]`` int32, the left and the right image of each statement."""
+    input_ids: Tensor
+    """``[P, T]`` int64 word pieces."""
+    attention_mask: Tensor
+    """``[P, T]`` int64, 1 for a word piece and 0 for padding."""
+    labels: Tensor
+    """``[P]`` int64, 1 where the statement is true of the pair, 0 where it is not, -100 where unknown."""
+    sample_keys: Tensor
+    """``[P, 2]`` int64, what identifies each draw of pixels (epoch, statement and side)."""
+    rows: Tensor
+    """``[B]`` int64, as of a `PretrainingBatch`."""

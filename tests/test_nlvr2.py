@@ -143,6 +143,22 @@ def test_images_may_lie_where_the_download_script_leaves_them(
     assert build(tmp_path, official[:1], "elsewhere").counts == {"train": 4}
 
 
+def test_a_test_statement_may_come_without_a_label(tmp_path: Path, official: list[Path]) -> None:
+    bare = statement("test1-0-1-1", "One is dark.")
+    del bare["label"]
+    lines = [statement("test1-0-1-0", "Both are dark.", "False"), bare]
+    train, dev, _ = official
+    unlabelled = statement("dev-850-0-1", "The left one is dark.")
+    del unlabelled["label"]
+    write_lines(dev, [statement("dev-850-0-0", "The right one is dark."), unlabelled])
+    report = build(tmp_path, [train, dev, write_lines(tmp_path / "test1.json", lines)])
+    pairs = open_set(tmp_path / "set").pairs("test")
+    assert pairs["label"][:] == [False, None]
+    assert pairs["identifier"][1] == "test1-0-1-1"
+    # Where labels are known to exist, one that lacks is a mistake.
+    assert [one["why"] for one in report.dropped] == ["label is neither True nor False"]
+
+
 @pytest.mark.parametrize("directory", ["../..", "/etc", -1, None, {"a": 1}])
 def test_a_directory_that_is_no_number_is_not_followed(
     tmp_path: Path, official: list[Path], directory: object

@@ -12,12 +12,14 @@ from pixelbert_fast import PixelBertConfig
 from pixelbert_fast.cli import main
 from pixelbert_fast.errors import UserError
 from pixelbert_fast.model.pretraining import PixelBertForPreTraining
+from pixelbert_fast.tasks import make_task
 from pixelbert_fast.training import plan_memory
 from pixelbert_fast.training.config import RunConfig
 from pixelbert_fast.training.optimizer import TwoAlgorithmOptimizer
 from pixelbert_fast.training.plan import Machine, plan
 from pixelbert_fast.training.plan_text import WIDTH, table
 from pixelbert_fast.training.recipes import load_config, recipe_names
+from tests import toy_pairs
 
 STAGES = ("0", "1", "2", "3")
 
@@ -33,6 +35,18 @@ def test_every_recipe_has_a_plan_that_fits_the_page(name):
         found = made["memory"][stage]
         assert found["total"] == sum(found["parts"].values())
         assert found["fits"], "every recipe fits a GPU of 80 GB"
+
+
+def test_statements_about_two_images_are_planned_as_they_are_read(tmp_path):
+    config = toy_pairs.config(toy_pairs.build(tmp_path / "set"), training={"epochs": 2})
+    made = plan(config, Machine(gpus=2))
+    assert made["steps_per_epoch"] == make_task(config).steps_per_epoch(2) == 9
+    assert made["batch"]["pairs_per_step"] == 2 * 8
+    # Fine-tuning reads every pixel, and predicts no word.
+    fewer = toy_pairs.config(tmp_path / "set", model={"overrides": toy_pairs.SMALL | {"sampled_pixels": 2}})
+    assert plan(fewer, Machine(gpus=2))["flops_per_step"] == made["flops_per_step"]
+    assert made["flops_per_step"]["encoder"] > 0
+    assert made["flops_per_step"]["mlm_head"] == 0
 
 
 @pytest.mark.parametrize("memory", [24, 80])

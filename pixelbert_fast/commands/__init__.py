@@ -2,7 +2,7 @@
 
 import typer
 
-from . import evaluate, predict, predict_vqa
+from . import evaluate, predict, predict_match, predict_nlvr2, predict_vqa
 
 
 def register(app: typer.Typer) -> None:
@@ -10,3 +10,5 @@ def register(app: typer.Typer) -> None:
     evaluate.register(app)
     predict.register(app)
     predict_vqa.register(predict.app)
+    predict_nlvr2.register(predict.app)
+    predict_match.register(predict.app)

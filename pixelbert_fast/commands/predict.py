@@ -1,8 +1,8 @@
-"""The group `pixelbert predict`, to which each task adds what it can say of a single image."""
+"""The group `pixelbert predict`, to which each task adds what it can say of single images."""
 
 import typer
 
-app = typer.Typer(help="Ask a trained model about one image.", no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(help="Ask a trained model about images.", no_args_is_help=True, rich_markup_mode=None)
 
 
 def register(above: typer.Typer) -> None:

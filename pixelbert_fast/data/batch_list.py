@@ -99,7 +99,7 @@ def list_batches(
         begin += len(own)
     every = np.concatenate(ends)
     starts = np.concatenate([[0], every[:-1]])
-    listed = _in_runs([len(one) for one in ends], np.concatenate(costs), batching.alike, stream)
+    listed = in_runs([len(one) for one in ends], np.concatenate(costs), batching.alike, stream)
     counts = (every - starts)[listed]
     places = np.concatenate([[0], np.cumsum(counts)])
     # Sample j of the list lies as far from its batch's start there as here.
@@ -136,11 +136,13 @@ def _cuts(n: int, most: int, lengths: np.ndarray | None, tokens: int | None, seq
     return np.array(cuts, dtype=np.int64)
 
 
-def _in_runs(counts: list[int], cost: np.ndarray, alike: int, stream: np.random.Generator) -> np.ndarray:
+def in_runs(counts: list[int], cost: np.ndarray, alike: int, stream: np.random.Generator) -> np.ndarray:
     """The batches' numbers in the order of the list: runs of `alike`, each of one group, in random order.
 
     What a group has over makes runs with what the others have over, the like beside the like. The run that is
     not full comes last.
+
+    counts: how many batches each group has, which are numbered group by group. cost: of each batch.
     """
     whole, over, begin = [], [], 0
     for count in counts:

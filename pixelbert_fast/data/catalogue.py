@@ -22,6 +22,9 @@ BUILDERS = {
     "tuxpaint": Listed(
         "pixelbert_fast.data.tuxpaint.builder:Tuxpaint", "photographs of Tux Paint's stamps, composed"
     ),
+    "tuxpaint-pairs": Listed(
+        "pixelbert_fast.data.tuxpaint.builder:TuxpaintPairs", "tuxpaint with statements about two images"
+    ),
     "tuxpaint-objects": Listed(
         "pixelbert_fast.data.tuxpaint.builder:TuxpaintObjects", "single photographs of Tux Paint's stamps"
     ),

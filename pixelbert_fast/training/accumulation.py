@@ -8,8 +8,10 @@ from pixelbert_fast.training.config import RunConfig
 
 def pairs_per_pass(config: RunConfig, world: int) -> int:
     """Image-text pairs of one backward pass of `world` processes, at most: of full batches, none left out."""
-    texts = 1 if config.task == "objects" else config.data.captions_per_image
-    return world * config.training.images_per_batch * texts
+    images = config.training.images_per_batch
+    if config.task == "nlvr2":
+        return world * max(images // 2, 1)  # a statement is about two
+    return world * images * (1 if config.task == "objects" else config.data.captions_per_image)
 
 
 def with_accumulation(config: RunConfig, world: int) -> RunConfig:

@@ -23,8 +23,9 @@ class SetSize(NamedTuple):
     Attributes:
         directory, weight: the configuration's.
         source: "built", "published" or "unknown".
-        images, texts: of its training split; None: unknown.
-        showings: images that an epoch shows, an image several times if so; None: unknown.
+        images, texts: of its training split; None: unknown. Of nlvr2 the texts are its statements.
+        showings: images that an epoch shows, an image several times if so; of nlvr2 two for each statement,
+            though those that share an image read it once; None: unknown.
     """
 
     directory: str
@@ -49,6 +50,8 @@ def _size(config: RunConfig, directory: str, weight: float, built_by: str | None
     """built_by: words that begin with the builder's name."""
     by_captions = config.task == "vqa" or (config.data.epoch == "captions" and config.task == "pretrain")
     matched = captions_of_a_showing(config)[0]
+    if config.task == "nlvr2":
+        return _of_pairs(directory, weight)
     if Path(directory, "card.json").is_file():
         counts = _texts(directory, "questions" if config.task == "vqa" else "captions")
         images, texts = len(counts), int(sum(counts))
@@ -61,6 +64,16 @@ def _size(config: RunConfig, directory: str, weight: float, built_by: str | None
     # An image with so many texts on average leaves (matched - 1) / 2 places of its last showing free.
     shown = texts / matched + images * (matched - 1) / (2 * matched) if by_captions else images
     return SetSize(directory, weight, "published", images, texts, weight * shown)
+
+
+def _of_pairs(directory: str, weight: float) -> SetSize:
+    from pixelbert_fast.data.records import open_set
+
+    if not Path(directory, "card.json").is_file():
+        return SetSize(directory, weight, "unknown", None, None, None)
+    built = open_set(directory)
+    images, statements = len(built.split("train")), len(built.pairs("train"))
+    return SetSize(directory, weight, "built", images, statements, 2 * statements)
 
 
 def _texts(directory: str, what: str) -> list[int]:
@@ -79,6 +92,8 @@ def captions_of_a_showing(config: RunConfig) -> tuple[int, int]:
 
     if config.task == "objects":
         return 0, 0
+    if config.task == "nlvr2":
+        return 1, 0  # a statement with either of its images
     if config.task != "pretrain":
         return config.data.captions_per_image, 0
     return share_out(

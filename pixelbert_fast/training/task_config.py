@@ -26,7 +26,7 @@ class VqaConfig(Section):
 
 
 class Nlvr2Config(Section):
-    """Statements about two images."""
+    """Statements about two images: a batch holds half as many as `training.images_per_batch`."""
 
 
 class RetrievalConfig(Section):

@@ -1,4 +1,4 @@
-"""The builders of `tuxpaint` and `tuxpaint-objects`."""
+"""The builders of `tuxpaint`, `tuxpaint-pairs` and `tuxpaint-objects`."""
 
 import hashlib
 import json
@@ -14,6 +14,7 @@ from pixelbert_fast.data.tuxpaint import ground, sentences
 from pixelbert_fast.data.tuxpaint.collection import HOW_TO_GET_IT, Collection, Stamp, read_collection
 from pixelbert_fast.data.tuxpaint.compose import Picture, clashes, draw, encode, extent, place, placed
 from pixelbert_fast.data.tuxpaint.cutouts import BadCutout
+from pixelbert_fast.data.tuxpaint.pairs import state_pairs
 from pixelbert_fast.data.tuxpaint.retrieval import SingledOut
 from pixelbert_fast.errors import UserError
 
@@ -57,6 +58,8 @@ class _Composed:
     """What the two builders share: options, the collection, and the random streams."""
 
     name: str
+    streams: str | None = None
+    """The name of another set whose random streams this one has."""
     provenance = (
         "composed by pixelbert_fast from photographs of Tux Paint's stamp collection (tuxpaint-stamps)"
     )
@@ -113,7 +116,7 @@ class _Composed:
 
     def stream(self, *parts: object) -> Random:
         """A random stream of its own for each purpose; Python seeds it by SHA-512 of the text."""
-        return Random("/".join(str(part) for part in (self.name, self.seed, *parts)))
+        return Random("/".join(str(part) for part in (self.streams or self.name, self.seed, *parts)))
 
     def record(self, key: str, picture: Picture) -> dict | Dropped:
         try:
@@ -233,6 +236,31 @@ class Tuxpaint(_Composed):
             "facts": [_compact(fact) for fact in facts],
             "retrieval_caption": fullest,
         }
+
+
+class TuxpaintPairs(Tuxpaint):
+    """The images and captions of `tuxpaint` by the same options, with statements about pairs of them.
+
+    A set of its own, so that sets of `tuxpaint` that were built before there were statements stay valid.
+    Args: as of `Tuxpaint`.
+    """
+
+    name = "tuxpaint-pairs"
+    streams = Tuxpaint.name
+
+    def plan(self) -> Plan:
+        """As of `tuxpaint`; a statement's images are of its own split."""
+        plan = super().plan()
+        plan.pairs = {}
+        for split, specs in plan.splits.items():
+            scenes, told = [], []
+            for one, index, attempt in specs:
+                picture = self._picture(one, index, attempt)
+                texts, facts, _ = self._described(one, index, picture)
+                scenes.append(picture.scene())
+                told.append(list(zip(texts, facts, strict=True)))
+            plan.pairs[split] = state_pairs(self.stream(split, "pairs"), scenes, told)
+        return plan
 
 
 class TuxpaintObjects(_Composed):

@@ -1,0 +1,63 @@
+"""Whether captions match an image, as a pre-trained model says."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pixelbert_fast.data.processor import PixelBertProcessor
+from pixelbert_fast.errors import UserError
+from pixelbert_fast.model import PixelBertForPreTraining
+from pixelbert_fast.tasks.fine_tuned import checkpoint_folder
+from pixelbert_fast.tasks.pretraining.start import check_checkpoint
+
+
+def match(
+    checkpoint: str | Path, image: Any, captions: Sequence[str], *, device: torch.device | str = "cpu"
+) -> list[float]:
+    """How probable image-text matching holds it to be that each caption belongs to the image.
+
+    Every pixel is read, and the image passes the backbone once.
+
+    Args:
+        checkpoint: of a pre-training, or the folder of the run that made it.
+        image: as `data.images.to_rgb` takes it.
+
+    Raises:
+        UserError: no such checkpoint, or one that has not learnt matching; an image that cannot be read; an
+            empty caption.
+    """
+    if not captions or not all(one.strip() for one in captions):
+        raise UserError('a caption is empty: give one, as "a red star above a blue circle"')
+    model, processor = _loaded(checkpoint)
+    inputs = processor(images=image, text=list(captions)).to(device)
+    every = torch.zeros(len(captions), dtype=torch.int64, device=device)
+    nothing = torch.full_like(inputs["input_ids"], _IGNORED)
+    with torch.inference_mode():
+        # No word is predicted, so `[CLS]` is all that the last layer computes.
+        logits = model.to(device)(**inputs, image_index=every, labels=nothing).itm_logits
+    return logits.float().softmax(dim=-1)[:, 1].tolist()
+
+
+def _loaded(checkpoint: str | Path) -> tuple[PixelBertForPreTraining, PixelBertProcessor]:
+    folder = checkpoint_folder(checkpoint)
+    check_checkpoint(str(folder))
+    try:
+        model, report = PixelBertForPreTraining.from_pretrained(folder, output_loading_info=True)
+        processor = PixelBertProcessor.from_pretrained(folder)
+    except Exception as error:  # transformers and safetensors raise many kinds
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise UserError(f"{folder} holds no checkpoint that can be used: {reason}") from error
+    fresh = any(name.startswith("itm_head.") for name in report["missing_keys"])
+    if fresh or not model.config.itm:
+        raise UserError(
+            f"{folder} has not learnt image-text matching: give the checkpoint of a pre-training with "
+            "objectives.itm"
+        )
+    return model.eval(), processor
+
+
+_IGNORED = -100
