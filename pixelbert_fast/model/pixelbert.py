@@ -223,10 +223,21 @@ class PixelBERT(PixelBertPreTrainedModel):
             pixel_values: ``[B, 3, H, W]``.
             pixel_size: ``[B, 2]`` or None, as in :meth:`forward`.
         """
-        valid_grid, grid = self.grids(pixel_values, pixel_size)
+        valid_grid, _ = self.grids(pixel_values, pixel_size)
+        return self.embed_features(self.run_backbone(pixel_values, pixel_size), valid_grid)
+
+    def embed_features(self, features: Tensor, valid_grid: Tensor) -> PixelEmbeddings:
+        """As :meth:`embed_pixels`, from the backbone's maps.
+
+        Args:
+            features: ``[B, C, H, W]``.
+            valid_grid: ``[B, 2]`` int32, rows and columns of each image's own pooled grid.
+        """
+        grid = (features.shape[2] // 2, features.shape[3] // 2)
         positions = every_place(valid_grid, grid)
-        values = self.project(self.run_backbone(pixel_values, pixel_size), positions, None)
-        return PixelEmbeddings(values, positions, positions >= 0, valid_grid, grid)
+        return PixelEmbeddings(
+            self.project(features, positions, None), positions, positions >= 0, valid_grid, grid
+        )
 
     def read_images(self, pixel_values, pixel_size, asked: Request, seed):
         """``[S, K, D]`` tokens and ``[S, K]`` int32 places of the pixels each sequence reads."""
