@@ -17,7 +17,7 @@ from .hard_negatives import hardest_of, renumbered, without_dropout
 from .heads import OutputLayer
 from .inputs import integers
 from .losses import group_loss
-from .outputs import PixelBertForImageTextRetrievalOutput, PixelEmbeddings
+from .outputs import FeatureMaps, PixelBertForImageTextRetrievalOutput, PixelEmbeddings
 
 _MATCH = 1
 """The column of the match head's logits that says that text and image belong together."""
@@ -85,7 +85,7 @@ class PixelBertForImageTextRetrieval(PixelBertForDownstreamTask):
         image_index: Tensor | None = None,
         pixel_size: Tensor | None = None,
         positions: Tensor | None = None,
-        pixel_embeddings: PixelEmbeddings | None = None,
+        pixel_embeddings: PixelEmbeddings | FeatureMaps | None = None,
         seed: int | Tensor | None = None,
         sample_keys: Tensor | None = None,
         output_attentions: AttentionRequest | bool | None = None,
@@ -98,12 +98,15 @@ class PixelBertForImageTextRetrieval(PixelBertForDownstreamTask):
             hardest: with `groups`, how many wrong pairs of each group count: those with the highest scores by
                 a pass without gradients and dropout, after which only they and the right pairs are read
                 again (paper, section 4.2); None: all, in one pass.
+            pixel_embeddings: or the backbone's maps, which are projected here.
             others: as :meth:`PixelBERT.forward`, which says what is raised.
 
         Raises:
             IndexError: a sequence in `groups` that is not there.
             ValueError: `groups` of another shape.
         """
+        if isinstance(pixel_embeddings, FeatureMaps):
+            pixel_embeddings = self.pixelbert.embed_features(*pixel_embeddings)
         inputs = {
             "image_index": image_index,
             "pixel_size": pixel_size,

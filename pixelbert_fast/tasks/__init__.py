@@ -14,11 +14,13 @@ _TASKS = {
     "pretrain": "pixelbert_fast.tasks.pretraining.task:PretrainingTask",
     "objects": "pixelbert_fast.tasks.objects.task:ObjectsTask",
     "vqa": "pixelbert_fast.tasks.vqa.task:VqaTask",
+    "retrieval": "pixelbert_fast.tasks.retrieval.task:RetrievalTask",
 }
 
 # What evaluates a checkpoint of each: a function of (checkpoint, BuiltSet, split, EvaluationRequest).
 _EVALUATIONS = {
     "vqa": "pixelbert_fast.tasks.vqa.checkpoint:evaluate_checkpoint",
+    "retrieval": "pixelbert_fast.tasks.retrieval.checkpoint:evaluate_checkpoint",
 }
 
 

@@ -8,7 +8,7 @@ from pixelbert_fast.training.config import RunConfig
 
 def pairs_per_pass(config: RunConfig, world: int) -> int:
     """Image-text pairs of one backward pass of `world` processes, at most: of full batches, none left out."""
-    texts = 1 if config.task == "objects" else config.data.captions_per_image
+    texts = 1 if config.task in ("objects", "retrieval") else config.data.captions_per_image
     return world * config.training.images_per_batch * texts
 
 
