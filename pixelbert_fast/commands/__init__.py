@@ -2,7 +2,7 @@
 
 import typer
 
-from . import evaluate, predict, predict_vqa
+from . import evaluate, predict, predict_vqa, search
 
 
 def register(app: typer.Typer) -> None:
@@ -10,3 +10,4 @@ def register(app: typer.Typer) -> None:
     evaluate.register(app)
     predict.register(app)
     predict_vqa.register(predict.app)
+    search.register(app)

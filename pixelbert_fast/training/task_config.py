@@ -65,7 +65,7 @@ class RetrievalConfig(Section):
     def _frozen_where_cached(self) -> RetrievalConfig:
         if self.cache != "none" and not self.freeze_backbone:
             raise ValueError(
-                f"retrieval.cache={self.cache} keeps what the backbone gives, which changes while it is trained; "
+                f"retrieval.cache={self.cache} keeps what the backbone gives, which training would change; "
                 "make it none, or retrieval.freeze_backbone true"
             )
         return self

@@ -42,7 +42,7 @@ class Texts:
         self._text = texts.text[texts.starts[self._row] + self._number]
 
     def wrong(self, row: int, count: int, stream: np.random.Generator) -> list[tuple[int, int]]:
-        """(row of another image, caption): at most `count` different texts that are not true of image `row`."""
+        """(row of another image, caption): at most `count` different texts that are false of image `row`."""
         found: list[tuple[int, int]] = []
         seen: set[int] = set()
         for one in stream.integers(len(self._row), size=_TRIES * count).tolist():

@@ -25,7 +25,7 @@ class Block:
 
 
 class BlockStore:
-    """A folder of finished blocks, each a file that is whole or not there, and in the end the whole matrix."""
+    """A folder of finished blocks, each a file that is whole or not there; in the end the matrix."""
 
     def __init__(self, directory: str | Path, shape: tuple[int, int], signature: str):
         """Opens the folder; several processes may do so at once.
@@ -45,8 +45,8 @@ class BlockStore:
             found = json.loads(path.read_text(encoding="utf-8"))
             if found != card:
                 raise UserError(
-                    f"{self.directory} holds the scores of another model, set or division into blocks; remove "
-                    "it, or name another folder"
+                    f"{self.directory} holds the scores of another model, set or division into blocks; "
+                    "remove it, or name another folder"
                 )
         else:
             with written_whole(path, unique=True) as file:

@@ -194,7 +194,9 @@ class VisualCache:
         except (OSError, ValueError):
             found = None
         if found is not None and found != card:
-            raise UserError(f"{folder} is a cache of other weights or images; remove it, or name another folder")
+            raise UserError(
+                f"{folder} is a cache of other weights or images; remove it, or name another folder"
+            )
         folder.mkdir(parents=True, exist_ok=True)
         values = folder / _VALUES
         there = values.stat().st_blocks * 512 if values.exists() else 0

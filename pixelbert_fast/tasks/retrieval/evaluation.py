@@ -20,7 +20,7 @@ from pixelbert_fast.tasks.protocol import Progress, percent
 from pixelbert_fast.tasks.retrieval.cache import Layout, VisualCache, weights_signature
 from pixelbert_fast.tasks.retrieval.candidates import Candidates, Captions, candidates
 from pixelbert_fast.tasks.retrieval.ranks import AT, fold_figures, ranks
-from pixelbert_fast.tasks.retrieval.scoring import DTYPES, ScoringOptions, Share, score_matrix
+from pixelbert_fast.tasks.retrieval.scoring import ALONE, DTYPES, ScoringOptions, Share, score_matrix
 
 FOLD = 1000
 """Images of a fold, where a split has several times as many: COCO's 5K is reported as five 1K too."""
@@ -65,7 +65,7 @@ def scored(
     directory: Path,
     *,
     limit: int | None = None,
-    share: Share = Share(),
+    share: Share = ALONE,
     progress: Progress | None = None,
 ) -> Scored:
     """Scores the texts of a split beside its images, keeping what is finished in `directory`.

@@ -74,6 +74,9 @@ class Share:
             self.barrier()
 
 
+ALONE, DEFAULTS = Share(), ScoringOptions()
+
+
 def plan_blocks(
     lengths: np.ndarray, counts: np.ndarray, row_bytes: int, options: ScoringOptions
 ) -> list[Block]:
@@ -106,10 +109,10 @@ def score_matrix(
     texts: Sequence[np.ndarray],
     pixels: Pixels,
     *,
-    options: ScoringOptions = ScoringOptions(),
+    options: ScoringOptions = DEFAULTS,
     directory: str | Path | None = None,
     signature: str = "",
-    share: Share = Share(),
+    share: Share = ALONE,
     progress: Progress | None = None,
 ) -> np.ndarray:
     """The scores of all pairs, float32 ``[N, M]``.
@@ -117,7 +120,7 @@ def score_matrix(
     Args:
         scorer: of ``DTYPES[options.precision]``.
         texts: the word pieces of each, int64 ``[T]``, not padded.
-        directory: where finished blocks are kept, and in the end the matrix, which is then mapped into memory;
+        directory: where finished blocks are kept, and in the end the matrix, then mapped into memory;
             None: in memory only, by a single process.
         signature: of weights and images. A directory of other scores is refused.
         progress: called with (pairs done, pairs) of this process's share.

@@ -72,7 +72,7 @@ class CachedVisuals:
             torch.distributed.barrier()
         if images.broken > config.data.broken_limit * len(split):
             raise UserError(
-                f"{images.broken} of {len(split)} images cannot be decoded, more than data.broken_limit allows"
+                f"{images.broken} of {len(split)} images cannot be decoded, more than data.broken_limit"
             )
 
     @property
