@@ -227,17 +227,11 @@ class PixelBERT(PixelBertPreTrainedModel):
         return self.embed_features(self.run_backbone(pixel_values, pixel_size), valid_grid)
 
     def embed_features(self, features: Tensor, valid_grid: Tensor) -> PixelEmbeddings:
-        """As :meth:`embed_pixels`, from the backbone's maps.
-
-        Args:
-            features: ``[B, C, H, W]``.
-            valid_grid: ``[B, 2]`` int32, rows and columns of each image's own pooled grid.
-        """
+        """As :meth:`embed_pixels`, of maps ``[B, C, H, W]``; `valid_grid`: see :class:`FeatureMaps`."""
         grid = (features.shape[2] // 2, features.shape[3] // 2)
         positions = every_place(valid_grid, grid)
-        return PixelEmbeddings(
-            self.project(features, positions, None), positions, positions >= 0, valid_grid, grid
-        )
+        values = self.project(features, positions, None)
+        return PixelEmbeddings(values, positions, positions >= 0, valid_grid, grid)
 
     def read_images(self, pixel_values, pixel_size, asked: Request, seed):
         """``[S, K, D]`` tokens and ``[S, K]`` int32 places of the pixels each sequence reads."""
