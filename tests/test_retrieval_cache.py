@@ -104,6 +104,21 @@ def test_a_stopped_build_goes_on_and_shares_make_a_whole(tmp_path):
     torch.testing.assert_close(again.embeddings([0, 1, 2, 3]).values, padded([0, 1, 2, 3]).values, **CLOSE)
 
 
+def test_passes_are_bounded_in_images_and_pixels(tmp_path):
+    net, passes = model(), []
+    layout = Layout.of("embeddings", net, SIZES[[0] * 5])
+
+    def watched(rows):
+        passes.append(len(rows))
+        return torch.randn(len(rows), 3, 48, 64), torch.tensor([[48, 64]] * len(rows))
+
+    for number, (images, pixels) in enumerate(((4, None), (4, 2 * 48 * 64), (4, 7))):
+        VisualCache(tmp_path / str(number), layout, "s").fill(
+            net, watched, images_per_pass=images, pixels=pixels
+        )
+    assert passes == [4, 1, 2, 2, 1, 1, 1, 1, 1, 1]
+
+
 def test_its_size_is_told_and_refused_before_an_image_is_read(tmp_path, monkeypatch, caplog):
     layout = Layout.of("embeddings", model(), SIZES)
     assert layout.bytes == 4 * 32 * int(layout.counts.sum())

@@ -111,22 +111,25 @@ class VisualCache:
         read: Read,
         *,
         images_per_pass: int = 16,
+        pixels: int | None = None,
         rank: int = 0,
         world: int = 1,
         progress: Progress | None = None,
     ) -> None:
         """Computes what is missing of this rank's share of the images, in evaluation mode.
 
-        Images of one size go together, so that none is padded.
+        Images of one size go together, so that none is padded: `images_per_pass` of them at most, and so few
+        that height times width times images is no more than `pixels`, though never less than one.
         """
         missing = np.flatnonzero(np.asarray(self._done) == 0)
         order = missing[np.lexsort((missing, self.layout.sizes[missing, 1], self.layout.sizes[missing, 0]))]
         differs = (np.diff(self.layout.sizes[order], axis=0) != 0).any(axis=1)
-        passes = [
-            group[start : start + images_per_pass]
-            for group in np.split(order, np.flatnonzero(differs) + 1)
-            for start in range(0, len(group), images_per_pass)
-        ][rank::world]
+        passes = []
+        for group in np.split(order, np.flatnonzero(differs) + 1) if len(order) else []:
+            fits = images_per_pass if pixels is None else pixels // int(self.layout.sizes[group[0]].prod())
+            most = max(min(images_per_pass, fits), 1)
+            passes += [group[start : start + most] for start in range(0, len(group), most)]
+        passes = passes[rank::world]
         device, training, done = next(model.parameters()).device, model.training, 0
         total = sum(map(len, passes))
         model.eval()

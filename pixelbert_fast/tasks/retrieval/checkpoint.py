@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
@@ -89,12 +90,13 @@ def evaluate_checkpoint(
     """
     records = built.split(split)
     options, keep = _options(request)
-    model, processor, tuned = load_ranker(checkpoint, request.device)
-    share, leave = _share()
-    if share.world > 1 and request.out is None:
+    if _world() > 1 and request.out is None:
         raise UserError("several processes meet in a folder beside --out: give one")
+    device = _own(request.device)
+    model, processor, tuned = load_ranker(checkpoint, device)
+    share, leave = _share()
     kept = None if request.out is None else request.out.with_name(f"{request.out.name}.scores")
-    options = EvaluationOptions(**{**vars(options), "max_text_length": processor.max_text_length})
+    options = replace(options, max_text_length=processor.max_text_length, device=device)
     try:
         with working_folder(kept) as folder:
             given = model, records, processor.tokenizer, processor.image_processor, options, folder
@@ -223,10 +225,10 @@ def _options(request: EvaluationRequest) -> tuple[EvaluationOptions, bool]:
         )
     options = EvaluationOptions(
         images_per_pass=request.images_per_batch,
+        pixels=request.pixels,
         captions=captions,
         text_only=request.text_only,
         decoder=request.decoder,
-        device=request.device,
         scoring=ScoringOptions(precision, megabytes),
     )
     return options, keep
@@ -238,9 +240,18 @@ def _one_of(name: str, value: Any, known: tuple[str, ...]) -> Any:
     return value
 
 
+def _world() -> int:
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def _own(device: torch.device | str) -> torch.device | str:
+    """This process's GPU among those of a machine."""
+    return f"cuda:{os.environ['LOCAL_RANK']}" if _world() > 1 and str(device) == "cuda" else device
+
+
 def _share() -> tuple[Share, Callable[[], None]]:
     """This process's share, by torchrun's variables, and what ends it."""
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    if _world() == 1:
         return Share(), lambda: None
     there = torch.distributed.is_initialized()
     if not there:

@@ -32,7 +32,7 @@ class EvaluationOptions:
 
     Attributes:
         max_text_length: word pieces; longer texts are cut and counted.
-        images_per_pass: through the backbone, at most.
+        images_per_pass, pixels: through the backbone at once, at most; see `VisualCache.fill`.
         captions: see `candidates.Captions`.
         text_only: every image is blank.
         decoder, device: see `data.decoders.choice`.
@@ -41,6 +41,7 @@ class EvaluationOptions:
 
     max_text_length: int = 40
     images_per_pass: int = 16
+    pixels: int | None = None
     captions: Captions = "distinct"
     text_only: bool = False
     decoder: str | None = None
@@ -86,6 +87,7 @@ def scored(
         model,
         lambda numbers: read(asked.rows[list(numbers)].tolist()),
         images_per_pass=options.images_per_pass,
+        pixels=options.pixels,
         rank=share.rank,
         world=share.world,
     )

@@ -113,9 +113,11 @@ class RetrievalTask(FineTuningTask):
 
     def evaluate(self, model: nn.Module, progress: Progress | None = None, limit: int | None = None) -> dict:
         config = self._config
+        batching = config.data.batching
         options = EvaluationOptions(
             max_text_length=config.data.max_text_length,
             images_per_pass=config.training.images_per_batch,
+            pixels=batching.pixels if batching else None,
             captions=config.retrieval.captions,
             text_only=config.start.text_only,
             decoder=config.data.decoder,

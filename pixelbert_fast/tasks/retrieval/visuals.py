@@ -64,6 +64,7 @@ class CachedVisuals:
                 model,
                 images.blank if blank else images.pixels,
                 images_per_pass=config.training.images_per_batch,
+                pixels=config.data.batching.pixels if config.data.batching else None,
                 rank=rank,
                 world=world,
             )
