@@ -6,9 +6,12 @@ import pytest
 import torch
 
 from pixelbert_fast import PixelBertForImageTextRetrieval, PixelBertForPreTraining
+from pixelbert_fast.errors import UserError
+from pixelbert_fast.model import pair_scores
 from pixelbert_fast.model.hard_negatives import hardest_of, renumbered
 from pixelbert_fast.model.outputs import FeatureMaps
 from pixelbert_fast.model.pair_scores import PairScorer
+from pixelbert_fast.ops import split_linear
 from tests.small_models import config, images, stir
 
 # Sums of 32 to 64 products in another order, in float32: a few roundings of 6e-8 relative to terms of about
@@ -61,11 +64,33 @@ def test_bfloat16_errs_no_more_than_the_model_itself_in_bfloat16():
     ids, pixel_values = pieces(6, 6), images(count=4)
     values = model.pixelbert.embed_pixels(pixel_values).values.detach()
     exact = one_by_one(model, ids, pixel_values)
-    half = PairScorer(model, torch.bfloat16)
+    half = PairScorer(model, "bf16")
     error = (half.scores(half.texts(ids), half.images(values)) - exact).abs().max()
     own = (one_by_one(model.bfloat16(), ids, pixel_values.bfloat16()).float() - exact).abs().max()
     # The rule of the ops' tests: twice the error of the plain computation in that type.
     assert 0 < error <= 2 * own
+
+
+@pytest.mark.skipif(split_linear.why_not() is not None, reason=str(split_linear.why_not()))
+def test_float32_by_bfloat16_products_is_within_its_own_rounding():
+    model = model_of(PixelBertForImageTextRetrieval, num_hidden_layers=3)
+    ids, pixel_values = pieces(5, 6), images(count=3)
+    values = model.pixelbert.embed_pixels(pixel_values).values.detach()
+    exact, halves = one_by_one(model, ids, pixel_values), PairScorer(model, "bf16x2")
+    error = (halves.scores(halves.texts(ids), halves.images(values)) - exact).abs().max()
+    half = PairScorer(model, "bf16")
+    worse = (half.scores(half.texts(ids), half.images(values)) - exact).abs().max()
+    # A number is off by 2^-18 in place of 2^-9: of a factor of 512, some for the terms that come together.
+    assert error < worse / 50
+    narrow = model_of(PixelBertForImageTextRetrieval, hidden_size=24, num_attention_heads=4)
+    with pytest.raises(UserError, match="multiples of 32"):
+        PairScorer(narrow, "bf16x2")
+
+
+def test_a_machine_that_cannot_split_says_so(monkeypatch):
+    monkeypatch.setattr(pair_scores, "why_not", lambda: "this is another machine.")
+    with pytest.raises(UserError, match="another machine"):
+        PairScorer(model_of(PixelBertForImageTextRetrieval), "bf16x2")
 
 
 def test_weights_and_mode_of_the_model_stay_as_they_are():

@@ -9,19 +9,26 @@ values (``W_v``) in place of projecting every row: the same sums in another orde
 from __future__ import annotations
 
 import copy
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers.activations import GELUActivation
 
+from ..errors import UserError
+from ..ops.split_linear import SplitLinear, can_split, why_not
 from .regions import EAGER
 
 # Rows of a pass: on a CPU so many that a layer's widest activations stay near the caches (docs/results/
 # tasks-retrieval.md), elsewhere enough to fill the device.
 CPU_ROWS, DEVICE_ROWS = 1024, 65536
 DEFAULT_MEGABYTES = 2048.0
+
+
+Precision = Literal["fp32", "bf16x2", "bf16"]
+"""fp32; bf16x2: float32 by bfloat16 products, on a CPU with AMX (see `ops.split_linear`); bf16."""
+DTYPES = {"fp32": torch.float32, "bf16x2": torch.float32, "bf16": torch.bfloat16}
 
 
 class Side(NamedTuple):
@@ -42,21 +49,28 @@ class PairScorer:
     Equivalent to its ``forward`` on each pair alone, within rounding.
     """
 
-    def __init__(self, model: nn.Module, dtype: torch.dtype = torch.float32):
+    def __init__(self, model: nn.Module, precision: Precision = "fp32"):
         """Takes the weights.
 
         Args:
             model: a PixelBertForImageTextRetrieval; or a PixelBertForPreTraining, whose score is how much its
                 logit of a match exceeds that of none (which orders pairs as the probability does).
-            dtype: what the Transformer computes in; the score itself is computed in float32.
+            precision: what the Transformer computes in; the score itself is computed in float32.
+
+        Raises:
+            UserError: a precision that the machine, or the model's sizes, do not allow.
         """
         inner, config = model.pixelbert, model.config
-        self.dtype, self.device = dtype, inner.device
+        self.dtype, self.device = DTYPES[precision], inner.device
         self.width, self.heads = config.hidden_size, config.num_attention_heads
         self.widest = max(config.intermediate_size, 4 * config.hidden_size)
         self.regions = getattr(inner, "regions", EAGER)
-        self.embeddings = of_dtype(inner.embeddings, dtype)
-        self.layers = [of_dtype(layer, dtype) for layer in inner.encoder.layer]
+        self.embeddings = of_dtype(inner.embeddings, self.dtype)
+        self.layers = [of_dtype(layer, self.dtype) for layer in inner.encoder.layer]
+        if precision == "bf16x2":
+            # The last layer carries its query to the rows by the weights themselves.
+            self.layers[:-1] = [split(layer) for layer in self.layers[:-1]]
+            self.regions = EAGER
         self.pooler = of_dtype(inner.pooler, torch.float32)
         self.weight, self.bias = score_of(model)
 
@@ -164,6 +178,28 @@ def of_dtype(module: nn.Module, dtype: torch.dtype) -> nn.Module:
     if not module.training and all(one.dtype == dtype for one in module.parameters()):
         return module
     return copy.deepcopy(module).to(dtype).eval()
+
+
+def split(layer: nn.Module) -> nn.Module:
+    """A copy of a ``BertLayer`` whose linear maps go by bfloat16 products.
+
+    Raises:
+        UserError: the machine or the sizes do not allow it.
+    """
+    reason = why_not()
+    if reason is not None:
+        raise UserError(f"the precision bf16x2 is for CPUs with AMX, and {reason} Take fp32 or bf16")
+    layer = copy.deepcopy(layer)
+    for module in list(layer.modules()):
+        for name, child in module.named_children():
+            if isinstance(child, nn.Linear):
+                if not can_split(child):
+                    raise UserError(
+                        "the precision bf16x2 takes a model on the CPU with widths of multiples of 32: take "
+                        "fp32 or bf16"
+                    )
+                setattr(module, name, SplitLinear(child))
+    return layer
 
 
 def score_of(model: nn.Module) -> tuple[Tensor, Tensor]:

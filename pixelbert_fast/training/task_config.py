@@ -46,7 +46,8 @@ class RetrievalConfig(Section):
         train_captions: all; or distinct: where the set marks one caption of each image as true of no other,
             that one only (the others' marked ones are then the wrong texts).
         captions: the same, of what is ranked in an evaluation.
-        scoring_precision: of the Transformer in an evaluation; scores are float32.
+        scoring_precision: of the Transformer in an evaluation. bf16x2: float32 by bfloat16
+            products, faster on a CPU with AMX.
         scoring_megabytes: what an evaluation's blocks and activations may take together.
     """
 
@@ -58,7 +59,7 @@ class RetrievalConfig(Section):
     epoch: Literal["images", "captions"] = "images"
     train_captions: Literal["all", "distinct"] = "all"
     captions: Literal["distinct", "all"] = "distinct"
-    scoring_precision: Literal["fp32", "bf16"] = "fp32"
+    scoring_precision: Literal["fp32", "bf16x2", "bf16"] = "fp32"
     scoring_megabytes: Annotated[float, Field(gt=0.0)] = 1024.0
 
     @model_validator(mode="after")

@@ -19,7 +19,7 @@ from pixelbert_fast.data.processor import PixelBertProcessor
 from pixelbert_fast.data.records import BuiltSet
 from pixelbert_fast.errors import UserError
 from pixelbert_fast.model import PixelBertConfig, PixelBertForPreTraining
-from pixelbert_fast.model.pair_scores import PairScorer
+from pixelbert_fast.model.pair_scores import PairScorer, Precision
 from pixelbert_fast.model.retrieval import PixelBertForImageTextRetrieval
 from pixelbert_fast.tasks.fine_tuned import (
     Evaluated,
@@ -37,7 +37,7 @@ from pixelbert_fast.tasks.retrieval.evaluation import (
     scored,
     working_folder,
 )
-from pixelbert_fast.tasks.retrieval.scoring import DTYPES, ScoringOptions, Share
+from pixelbert_fast.tasks.retrieval.scoring import ScoringOptions, Share
 from pixelbert_fast.tasks.whole_file import written_whole
 
 SHOWN = 10
@@ -83,7 +83,7 @@ def evaluate_checkpoint(
     a kill; the folder is removed when all is done, or with the option keep=true left with the matrix. Under
     `torchrun` the blocks are divided among the processes, which meet in that folder.
 
-    Options: captions=distinct|all, precision=fp32|bf16, memory_megabytes=N, keep=true|false.
+    Options: captions=distinct|all, precision=fp32|bf16x2|bf16, memory_megabytes=N, keep=true|false.
 
     Raises:
         UserError: as `load_ranker`; a split or an option that is not there; several processes without `out`.
@@ -212,7 +212,7 @@ def _options(request: EvaluationRequest) -> tuple[EvaluationOptions, bool]:
     if unknown:
         raise UserError(f"retrieval has no option {unknown[0]!r}; there are {', '.join(_OPTIONS)}")
     captions = _one_of("captions", given.get("captions", "distinct"), get_args(Captions))
-    precision = _one_of("precision", given.get("precision", "fp32"), tuple(DTYPES))
+    precision = _one_of("precision", given.get("precision", "fp32"), get_args(Precision))
     keep = _one_of("keep", str(given.get("keep", "false")).lower(), ("true", "false")) == "true"
     megabytes = given.get("memory_megabytes", ScoringOptions().memory_megabytes)
     try:

@@ -20,7 +20,7 @@ from pixelbert_fast.tasks.protocol import Progress, percent
 from pixelbert_fast.tasks.retrieval.cache import Layout, VisualCache, weights_signature
 from pixelbert_fast.tasks.retrieval.candidates import Candidates, Captions, candidates
 from pixelbert_fast.tasks.retrieval.ranks import AT, fold_figures, ranks
-from pixelbert_fast.tasks.retrieval.scoring import ALONE, DTYPES, ScoringOptions, Share, score_matrix
+from pixelbert_fast.tasks.retrieval.scoring import ALONE, ScoringOptions, Share, score_matrix
 
 FOLD = 1000
 """Images of a fold, where a split has several times as many: COCO's 5K is reported as five 1K too."""
@@ -96,7 +96,7 @@ def scored(
     model.eval()
     try:
         scores = score_matrix(
-            PairScorer(model, DTYPES[options.scoring.precision]),
+            PairScorer(model, options.scoring.precision),
             asked.texts,
             pixels,
             options=options.scoring,

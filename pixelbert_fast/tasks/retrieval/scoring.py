@@ -10,18 +10,15 @@ import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from pixelbert_fast.model.pair_scores import PairScorer
+from pixelbert_fast.model.pair_scores import PairScorer, Precision
 from pixelbert_fast.tasks.protocol import Progress
 from pixelbert_fast.tasks.retrieval.block_store import Block, BlockStore
-
-Precision = Literal["fp32", "bf16"]
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 class Pixels(Protocol):
@@ -51,7 +48,7 @@ class ScoringOptions:
     """How a matrix is computed.
 
     Attributes:
-        precision: what the Transformer computes in; scores are float32 in any case.
+        precision: what the Transformer computes in, see `pair_scores.Precision`; scores are float32.
         memory_megabytes: what a block's texts and images, and a pass's activations, may take together.
         pairs_per_block: at most; what a kill can lose, on each process.
     """
@@ -118,7 +115,7 @@ def score_matrix(
     """The scores of all pairs, float32 ``[N, M]``.
 
     Args:
-        scorer: of ``DTYPES[options.precision]``.
+        scorer: of ``options.precision``.
         texts: the word pieces of each, int64 ``[T]``, not padded.
         directory: where finished blocks are kept, and in the end the matrix, then mapped into memory;
             None: in memory only, by a single process.
