@@ -26,5 +26,8 @@ STABLE_TORCH_LIBRARY(pixelbert_fast_native, library) {
       "affine_relu_backward(Tensor grad, Tensor out, Tensor scale, Tensor? residual_scale, Tensor(a!)? grad_values,"
       " Tensor(b!)? grad_residual) -> ()");
   library.def("resize_picture(Tensor picture, Tensor scale, Tensor shift, Tensor(a!) out) -> ()");
+  library.def("pack_split_linear(Tensor weight, Tensor(a!) packed) -> ()");
+  library.def("split_linear(Tensor rows, Tensor packed, Tensor bias, Tensor(a!) out) -> ()");
+  library.def("split_linear_usable() -> int");
   library.def("use_cpu_level(int level) -> int");
 }

@@ -2,7 +2,7 @@
 
 import typer
 
-from . import evaluate, predict, predict_match, predict_nlvr2, predict_vqa
+from . import evaluate, predict, predict_match, predict_nlvr2, predict_vqa, search
 
 
 def register(app: typer.Typer) -> None:
@@ -12,3 +12,4 @@ def register(app: typer.Typer) -> None:
     predict_vqa.register(predict.app)
     predict_nlvr2.register(predict.app)
     predict_match.register(predict.app)
+    search.register(app)

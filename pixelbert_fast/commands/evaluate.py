@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from pathlib import Path
 from typing import Annotated, Any
@@ -67,6 +68,8 @@ def evaluate(
             options=_options(option or []),
         )
         evaluated = work(checkpoint, built, split, request)
+    if os.environ.get("RANK", "0") != "0":  # of torchrun: the first process tells for all
+        return
     typer.echo(table(evaluated.rows))
     if out is not None:
         told: dict[str, Any] = {

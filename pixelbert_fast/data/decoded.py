@@ -126,6 +126,10 @@ class DecodedImages:
         values, sizes, _ = self._read([int(row) for row in rows])
         return values, sizes
 
+    def sizes(self, rows: Sequence[int] | np.ndarray) -> np.ndarray:
+        """Height and width of these images as `pixels` gives them, `[B, 2]`; no image is read."""
+        return np.asarray(self._sizes)[np.asarray(rows)]
+
     def blank(self, rows: Sequence[int]) -> tuple[Tensor, Tensor]:
         """Zeros (the mean colour) of the sizes that `pixels` gives: for a model that sees no pixels."""
         sizes = torch.tensor([self._size(row) for row in rows], dtype=torch.int32).reshape(-1, 2)

@@ -24,6 +24,15 @@ class PixelEmbeddings(NamedTuple):
     """``(h, w)`` of the padded grid that `positions` count in."""
 
 
+class FeatureMaps(NamedTuple):
+    """What the backbone gave of B images, in place of them: for `PixelBERT.embed_features`."""
+
+    features: Tensor
+    """``[B, C, H, W]``, zeros in the padding."""
+    valid_grid: Tensor
+    """``[B, 2]`` int32 rows and columns of each image's own pooled grid."""
+
+
 class Tokens(NamedTuple):
     """What the Transformer reads: S sequences of T word pieces and K pixels."""
 

@@ -223,9 +223,14 @@ class PixelBERT(PixelBertPreTrainedModel):
             pixel_values: ``[B, 3, H, W]``.
             pixel_size: ``[B, 2]`` or None, as in :meth:`forward`.
         """
-        valid_grid, grid = self.grids(pixel_values, pixel_size)
+        valid_grid, _ = self.grids(pixel_values, pixel_size)
+        return self.embed_features(self.run_backbone(pixel_values, pixel_size), valid_grid)
+
+    def embed_features(self, features: Tensor, valid_grid: Tensor) -> PixelEmbeddings:
+        """As :meth:`embed_pixels`, of maps ``[B, C, H, W]``; `valid_grid`: see :class:`FeatureMaps`."""
+        grid = (features.shape[2] // 2, features.shape[3] // 2)
         positions = every_place(valid_grid, grid)
-        values = self.project(self.run_backbone(pixel_values, pixel_size), positions, None)
+        values = self.project(features, positions, None)
         return PixelEmbeddings(values, positions, positions >= 0, valid_grid, grid)
 
     def read_images(self, pixel_values, pixel_size, asked: Request, seed):

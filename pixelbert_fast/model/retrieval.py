@@ -13,10 +13,11 @@ from ..ops.arguments import require_range
 from .attention import AttentionRequest
 from .config import PixelBertConfig
 from .downstream import PixelBertForDownstreamTask
+from .hard_negatives import hardest_of, renumbered, without_dropout
 from .heads import OutputLayer
 from .inputs import integers
 from .losses import group_loss
-from .outputs import PixelBertForImageTextRetrievalOutput, PixelEmbeddings
+from .outputs import FeatureMaps, PixelBertForImageTextRetrievalOutput, PixelEmbeddings
 
 _MATCH = 1
 """The column of the match head's logits that says that text and image belong together."""
@@ -80,10 +81,11 @@ class PixelBertForImageTextRetrieval(PixelBertForDownstreamTask):
         pixel_values: Tensor | None = None,
         *,
         groups: Tensor | None = None,
+        hardest: int | None = None,
         image_index: Tensor | None = None,
         pixel_size: Tensor | None = None,
         positions: Tensor | None = None,
-        pixel_embeddings: PixelEmbeddings | None = None,
+        pixel_embeddings: PixelEmbeddings | FeatureMaps | None = None,
         seed: int | Tensor | None = None,
         sample_keys: Tensor | None = None,
         output_attentions: AttentionRequest | bool | None = None,
@@ -93,36 +95,81 @@ class PixelBertForImageTextRetrieval(PixelBertForDownstreamTask):
         Args:
             groups: ``[G, C]`` integers, sequences by number: of each group the first is the pair that belongs
                 together, the others are wrong, -1 is none. None: no loss.
+            hardest: with `groups`, how many wrong pairs of each group count: those with the highest scores by
+                a pass without gradients and dropout, after which only they and the right pairs are read
+                again (paper, section 4.2); None: all, in one pass.
+            pixel_embeddings: or the backbone's maps, which are projected here.
             others: as :meth:`PixelBERT.forward`, which says what is raised.
 
         Raises:
             IndexError: a sequence in `groups` that is not there.
             ValueError: `groups` of another shape.
         """
-        outputs = self.pixelbert.pool(
-            input_ids,
-            attention_mask,
-            pixel_values,
-            image_index=image_index,
-            pixel_size=pixel_size,
-            positions=positions,
-            pixel_embeddings=pixel_embeddings,
-            seed=seed,
-            sample_keys=sample_keys,
-            output_attentions=output_attentions,
-        )
-        scores = self.score_head(outputs.pooler_output)[:, 0]
-        loss = None
+        if isinstance(pixel_embeddings, FeatureMaps):
+            pixel_embeddings = self.pixelbert.embed_features(*pixel_embeddings)
+        inputs = {
+            "image_index": image_index,
+            "pixel_size": pixel_size,
+            "positions": positions,
+            "pixel_embeddings": pixel_embeddings,
+            "seed": seed,
+            "sample_keys": sample_keys,
+            "output_attentions": output_attentions,
+        }
         if groups is not None:
-            groups = integers("groups", groups, "[G, C]", None, None)
-            if groups.shape[1] == 0:
-                raise ValueError("groups must be [G, C] with the right pair first, got C = 0")
-            there = scores.shape[0]
-            told = f"there are {there} sequences"
-            require_range("forward", "groups", groups, -1, there, f"{told}, and -1 is none")
-            require_range("forward", "groups[:, 0]", groups[:, 0], 0, there, f"{told}, and one must be right")
-            loss = group_loss(scores, groups)
+            groups = self._checked(groups, input_ids.shape[0])
+            if hardest is not None:
+                return self._hardest(input_ids, attention_mask, pixel_values, groups, hardest, inputs)
+        outputs = self.pixelbert.pool(input_ids, attention_mask, pixel_values, **inputs)
+        scores = self.score_head(outputs.pooler_output)[:, 0]
+        loss = None if groups is None else group_loss(scores, groups)
         return PixelBertForImageTextRetrievalOutput(loss=loss, scores=scores, attentions=outputs.attentions)
+
+    @staticmethod
+    def _checked(groups: Tensor, there: int) -> Tensor:
+        groups = integers("groups", groups, "[G, C]", None, None)
+        if groups.shape[1] == 0:
+            raise ValueError("groups must be [G, C] with the right pair first, got C = 0")
+        told = f"there are {there} sequences"
+        require_range("forward", "groups", groups, -1, there, f"{told}, and -1 is none")
+        require_range("forward", "groups[:, 0]", groups[:, 0], 0, there, f"{told}, and one must be right")
+        return groups
+
+    def _hardest(
+        self, input_ids, attention_mask, pixel_values, groups: Tensor, hardest: int, inputs: dict
+    ) -> PixelBertForImageTextRetrievalOutput:
+        """:meth:`forward` in two passes; the images go through the backbone once for both."""
+        if hardest < 1:
+            raise ValueError(f"hardest must be at least 1, got {hardest}")
+        if inputs["pixel_embeddings"] is None:
+            inputs["pixel_embeddings"] = self.pixelbert.embed_pixels(pixel_values, inputs["pixel_size"])
+        if inputs["seed"] is None:  # both passes read the same pixels
+            inputs["seed"] = torch.empty((), dtype=torch.int64, device="cpu").random_()
+        inputs["pixel_size"], count = None, input_ids.shape[0]
+        every = torch.arange(count, device=input_ids.device)
+        for name in ("image_index", "sample_keys"):
+            inputs[name] = every if inputs[name] is None else inputs[name]
+        known = inputs["pixel_embeddings"]
+        with torch.no_grad(), without_dropout(self.pixelbert):
+            detached = known._replace(values=known.values.detach())
+            first = {**inputs, "pixel_embeddings": detached, "output_attentions": False}
+            pooled = self.pixelbert.pool(input_ids, attention_mask, **first).pooler_output
+            scores = self.score_head(pooled)[:, 0]
+        chosen = hardest_of(scores, groups, hardest)
+        kept, chosen = renumbered(chosen, count)
+        few = {
+            name: value[kept] if name in ("image_index", "positions", "sample_keys") and value is not None
+            else value
+            for name, value in inputs.items()
+        }  # fmt: skip
+        mask = None if attention_mask is None else attention_mask[kept]
+        outputs = self.pixelbert.pool(input_ids[kept], mask, **few)
+        again = self.score_head(outputs.pooler_output)[:, 0]
+        return PixelBertForImageTextRetrievalOutput(
+            loss=group_loss(again, chosen),
+            scores=scores.to(again.dtype).index_copy(0, kept, again.detach()),
+            attentions=outputs.attentions,
+        )
 
 
 def match_head(checkpoint: str | PathLike, where: dict) -> tuple[Tensor, Tensor] | None:

@@ -15,12 +15,14 @@ _TASKS = {
     "objects": "pixelbert_fast.tasks.objects.task:ObjectsTask",
     "vqa": "pixelbert_fast.tasks.vqa.task:VqaTask",
     "nlvr2": "pixelbert_fast.tasks.nlvr2.task:NLVR2Task",
+    "retrieval": "pixelbert_fast.tasks.retrieval.task:RetrievalTask",
 }
 
 # What evaluates a checkpoint of each: a function of (checkpoint, BuiltSet, split, EvaluationRequest).
 _EVALUATIONS = {
     "vqa": "pixelbert_fast.tasks.vqa.checkpoint:evaluate_checkpoint",
     "nlvr2": "pixelbert_fast.tasks.nlvr2.checkpoint:evaluate_checkpoint",
+    "retrieval": "pixelbert_fast.tasks.retrieval.checkpoint:evaluate_checkpoint",
 }
 
 

@@ -10,10 +10,14 @@ from typing import TextIO
 
 
 @contextmanager
-def written_whole(path: str | Path) -> Iterator[TextIO]:
-    """A text file (UTF-8, no translation of line ends) that takes its name when it is complete."""
+def written_whole(path: str | Path, *, unique: bool = False) -> Iterator[TextIO]:
+    """A text file (UTF-8, no translation of line ends) that takes its name when it is complete.
+
+    unique: several processes may write the same file at once.
+    """
     path = Path(path)
-    partial = path.with_name(f"{path.name}.partial")
+    own = f".{os.getpid()}" if unique else ""
+    partial = path.with_name(f"{path.name}{own}.partial")
     try:
         with open(partial, "w", encoding="utf-8", newline="") as file:
             yield file

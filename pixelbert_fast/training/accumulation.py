@@ -11,7 +11,7 @@ def pairs_per_pass(config: RunConfig, world: int) -> int:
     images = config.training.images_per_batch
     if config.task == "nlvr2":
         return world * max(images // 2, 1)  # a statement is about two
-    return world * images * (1 if config.task == "objects" else config.data.captions_per_image)
+    return world * images * (1 if config.task in ("objects", "retrieval") else config.data.captions_per_image)
 
 
 def with_accumulation(config: RunConfig, world: int) -> RunConfig:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from pixelbert_fast.training.section import Section
+from pixelbert_fast.training.section import Count, Section
 
 
 class VqaConfig(Section):
@@ -30,4 +30,43 @@ class Nlvr2Config(Section):
 
 
 class RetrievalConfig(Section):
-    """Image-text retrieval."""
+    """Image-text retrieval: each image with one text of its own and others that are not true of it.
+
+    Attributes:
+        negatives: texts of other images beside each image, at least 1.
+        hardest: how many of them are learnt from: those with the highest scores in a pass without gradients;
+            None: all, without that pass.
+        freeze_backbone: keep the backbone as it is (the paper does).
+        cache: what of the frozen backbone is computed once and read from disk in every epoch. embeddings: the
+            pixels' tokens, so that projection and type vector are frozen too; c5: the backbone's map, larger,
+            from which both are trained; none: nothing.
+        cache_directory: where; None: `cache` in the run's folder. Caches of other weights lie beside it.
+        epoch: what an epoch shows. images: each image once, its texts in turn over the epochs; captions: each
+            text once.
+        train_captions: all; or distinct: where the set marks one caption of each image as true of no other,
+            that one only (the others' marked ones are then the wrong texts).
+        captions: the same, of what is ranked in an evaluation.
+        scoring_precision: of the Transformer in an evaluation. bf16x2: float32 by bfloat16
+            products, faster on a CPU with AMX.
+        scoring_megabytes: what an evaluation's blocks and activations may take together.
+    """
+
+    negatives: Count = 20
+    hardest: Count | None = 5
+    freeze_backbone: bool = True
+    cache: Literal["embeddings", "c5", "none"] = "embeddings"
+    cache_directory: str | None = None
+    epoch: Literal["images", "captions"] = "images"
+    train_captions: Literal["all", "distinct"] = "all"
+    captions: Literal["distinct", "all"] = "distinct"
+    scoring_precision: Literal["fp32", "bf16x2", "bf16"] = "fp32"
+    scoring_megabytes: Annotated[float, Field(gt=0.0)] = 1024.0
+
+    @model_validator(mode="after")
+    def _frozen_where_cached(self) -> RetrievalConfig:
+        if self.cache != "none" and not self.freeze_backbone:
+            raise ValueError(
+                f"retrieval.cache={self.cache} keeps what the backbone gives, which training would change; "
+                "make it none, or retrieval.freeze_backbone true"
+            )
+        return self

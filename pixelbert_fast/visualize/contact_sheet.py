@@ -88,7 +88,7 @@ def take_images(
         sheet = Sheet(record["key"], size, bucket, grid_of(bucket, config, row))
         sheet.texts, sheet.more = texts[:MOST_TEXTS], max(0, len(texts) - MOST_TEXTS)
         try:
-            sheet.uri = _thumbnail(record["image"])
+            sheet.uri = thumbnail(record["image"])
         except UserError as error:
             sheet.problem = str(error)
         sheets.append(sheet)
@@ -115,7 +115,8 @@ def grid_of(bucket: tuple[int, int], config: PixelBertConfig, key: int) -> Grid 
     return Grid(2 * config.output_stride, rows, columns, places)
 
 
-def _thumbnail(content: bytes) -> str:
+def thumbnail(content: bytes) -> str:
+    """A data URI of an encoded image. Raises UserError where it cannot be decoded."""
     rgb = to_rgb(content)
     height, width = rgb.shape[:2]
     if max(height, width) > THUMBNAIL:

@@ -1,0 +1,87 @@
+"""The finished blocks of a matrix of scores, kept on disk so that a killed evaluation goes on."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from pixelbert_fast.errors import UserError
+from pixelbert_fast.tasks.whole_file import written_whole
+
+_CARD, _MATRIX, _BLOCKS = "card.json", "scores.npy", "blocks"
+
+
+@dataclass(frozen=True)
+class Block:
+    """A part of the matrix: these texts (rows) beside these images (columns), int64 each."""
+
+    texts: np.ndarray
+    images: np.ndarray
+
+
+class BlockStore:
+    """A folder of finished blocks, each a file that is whole or not there; in the end the matrix."""
+
+    def __init__(self, directory: str | Path, shape: tuple[int, int], signature: str):
+        """Opens the folder; several processes may do so at once.
+
+        Args:
+            shape: texts and images.
+            signature: of all that the scores depend on, the division into blocks included.
+
+        Raises:
+            UserError: the folder holds other scores.
+        """
+        self.directory, self.shape = Path(directory), shape
+        card = {"shape": list(shape), "signature": signature}
+        (self.directory / _BLOCKS).mkdir(parents=True, exist_ok=True)
+        path = self.directory / _CARD
+        if path.exists():
+            found = json.loads(path.read_text(encoding="utf-8"))
+            if found != card:
+                raise UserError(
+                    f"{self.directory} holds the scores of another model, set or division into blocks; "
+                    "remove it, or name another folder"
+                )
+        else:
+            with written_whole(path, unique=True) as file:
+                file.write(json.dumps(card) + "\n")
+
+    def matrix(self) -> np.ndarray | None:
+        """float32 ``[texts, images]``, mapped into memory; None until it has been put together."""
+        path = self.directory / _MATRIX
+        return np.load(path, mmap_mode="r") if path.exists() else None
+
+    def finished(self, number: int) -> bool:
+        return self._path(number).exists()
+
+    def keep(self, number: int, scores: np.ndarray) -> None:
+        """Writes a block's scores, float32 ``[texts, images]`` of the block."""
+        path = self._path(number)
+        partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+        with open(partial, "wb") as file:
+            np.save(file, scores)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+
+    def put_together(self, blocks: Sequence[Block]) -> np.ndarray:
+        """The matrix, of which every block must be finished; the blocks are removed."""
+        partial = self.directory / f"{_MATRIX}.partial"
+        whole = np.lib.format.open_memmap(partial, mode="w+", dtype=np.float32, shape=self.shape)
+        for number, block in enumerate(blocks):
+            whole[np.ix_(block.texts, block.images)] = np.load(self._path(number))
+        whole.flush()
+        del whole
+        os.replace(partial, self.directory / _MATRIX)
+        for path in (self.directory / _BLOCKS).iterdir():
+            path.unlink()
+        return self.matrix()
+
+    def _path(self, number: int) -> Path:
+        return self.directory / _BLOCKS / f"{number:07d}.npy"

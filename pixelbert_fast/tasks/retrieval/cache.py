@@ -1,0 +1,252 @@
+"""What a frozen backbone gives of each image, in one file that is mapped into memory.
+
+``embeddings``: the pixels' tokens, after projection, pooling and the type vector. ``c5``: the backbone's last
+map, so that projection and type vector can be trained. The file's size is known, told and reserved before the
+first image is read, and a build that was stopped goes on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from pixelbert_fast.errors import UserError
+from pixelbert_fast.model.outputs import PixelEmbeddings
+from pixelbert_fast.tasks.protocol import Progress
+from pixelbert_fast.tasks.whole_file import written_whole
+
+logger = logging.getLogger(__name__)
+
+Kind = Literal["embeddings", "c5"]
+Read = Callable[[Sequence[int]], tuple[Tensor, Tensor]]
+"""Rows of images -> (pixel_values ``[B, 3, H, W]``, pixel_size ``[B, 2]``)."""
+
+_VALUES, _DONE, _CARD = "values.bin", "done.bin", "card.json"
+_LEFT_FREE = 1 << 28
+"""Bytes of the disk that a cache never takes."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where each image lies in the file, by its size alone.
+
+    Attributes:
+        kind: what is kept.
+        sizes: int64 ``[M, 2]``, height and width of each image as the backbone reads it.
+        maps: int64 ``[M, 2]``, rows and columns of the backbone's map.
+        width: numbers a row.
+    """
+
+    kind: Kind
+    sizes: np.ndarray
+    maps: np.ndarray
+    width: int
+
+    @classmethod
+    def of(cls, kind: Kind, model: nn.Module, sizes: np.ndarray) -> Layout:
+        """`sizes`: ``[M, 2]`` height and width of each image; model: with `pixelbert`."""
+        sizes = np.asarray(sizes, dtype=np.int64).reshape(-1, 2)
+        maps = model.pixelbert.backbone.map_size(torch.from_numpy(sizes)).numpy()
+        width = model.config.hidden_size if kind == "embeddings" else model.pixelbert.backbone.out_channels
+        return cls(kind, sizes, maps, int(width))
+
+    @property
+    def grids(self) -> np.ndarray:
+        """int64 ``[M, 2]``, rows and columns of the pooled grid."""
+        return self.maps // 2
+
+    @property
+    def counts(self) -> np.ndarray:
+        """int64 ``[M]``, rows of the file that each image has."""
+        return (self.grids if self.kind == "embeddings" else self.maps).prod(axis=1)
+
+    @property
+    def starts(self) -> np.ndarray:
+        """int64 ``[M + 1]``."""
+        return np.concatenate([[0], self.counts.cumsum()])
+
+    @property
+    def bytes(self) -> int:
+        return int(self.counts.sum()) * self.width * 4
+
+
+class VisualCache:
+    """The file, opened; `complete` is False until every image is in it."""
+
+    def __init__(self, directory: str | Path, layout: Layout, signature: str):
+        """Opens the cache, or makes an empty one; several processes may do so at once.
+
+        Args:
+            signature: of the weights and images that it is made of.
+
+        Raises:
+            UserError: the disk has not room for it, or the folder holds a cache of something else.
+        """
+        self.directory, self.layout = Path(directory), layout
+        self.counts, self._starts = layout.counts, layout.starts
+        self._make(signature)
+        shape = (int(self._starts[-1]), layout.width)
+        self._values = np.memmap(self.directory / _VALUES, dtype=np.float32, mode="r+", shape=shape)
+        self._done = np.memmap(self.directory / _DONE, dtype=np.uint8, mode="r+", shape=(len(self.counts),))
+
+    @property
+    def complete(self) -> bool:
+        return bool(self._done.all())
+
+    @torch.no_grad()
+    def fill(
+        self,
+        model: nn.Module,
+        read: Read,
+        *,
+        images_per_pass: int = 16,
+        pixels: int | None = None,
+        rank: int = 0,
+        world: int = 1,
+        progress: Progress | None = None,
+    ) -> None:
+        """Computes what is missing of this rank's share of the images, in evaluation mode.
+
+        Images of one size go together, so that none is padded: `images_per_pass` of them at most, and so few
+        that height times width times images is no more than `pixels`, though never less than one.
+        """
+        missing = np.flatnonzero(np.asarray(self._done) == 0)
+        order = missing[np.lexsort((missing, self.layout.sizes[missing, 1], self.layout.sizes[missing, 0]))]
+        differs = (np.diff(self.layout.sizes[order], axis=0) != 0).any(axis=1)
+        passes = []
+        for group in np.split(order, np.flatnonzero(differs) + 1) if len(order) else []:
+            fits = images_per_pass if pixels is None else pixels // int(self.layout.sizes[group[0]].prod())
+            most = max(min(images_per_pass, fits), 1)
+            passes += [group[start : start + most] for start in range(0, len(group), most)]
+        passes = passes[rank::world]
+        device, training, done = next(model.parameters()).device, model.training, 0
+        total = sum(map(len, passes))
+        model.eval()
+        try:
+            for rows in passes:
+                values, size = (one.to(device) for one in read(rows.tolist()))
+                self._keep(rows, self._computed(model, values, size))
+                done += len(rows)
+                if progress is not None:
+                    progress(done, total)
+        finally:
+            model.train(training)
+
+    def values(self, images: Sequence[int] | np.ndarray) -> Tensor:
+        """``[B, R, width]`` float32 of images that have equally many rows."""
+        return torch.from_numpy(np.stack([self._of(int(image)) for image in images]))
+
+    def embeddings(self, images: Sequence[int] | np.ndarray) -> PixelEmbeddings:
+        """The tokens of any images, padded, as ``embed_pixels`` gives them; of a cache of `embeddings`."""
+        grids = torch.from_numpy(self.layout.grids[np.asarray(images)]).to(torch.int32)
+        grid = tuple(int(side) for side in grids.amax(dim=0))
+        counts = self.counts[np.asarray(images)]
+        longest = int(counts.max())
+        values = torch.zeros(len(counts), longest, self.layout.width)
+        positions = torch.full((len(counts), longest), -1, dtype=torch.int32)
+        for place, (image, count) in enumerate(zip(images, counts.tolist(), strict=True)):
+            values[place, :count] = torch.from_numpy(self._of(int(image)))
+            own = torch.arange(count, dtype=torch.int32)
+            columns = int(grids[place, 1])
+            positions[place, :count] = own // columns * grid[1] + own % columns
+        return PixelEmbeddings(values, positions, positions >= 0, grids, grid)
+
+    def features(self, images: Sequence[int] | np.ndarray) -> tuple[Tensor, Tensor]:
+        """(maps ``[B, C, H, W]`` padded by zeros, channels_last; pooled grids ``[B, 2]`` int32); of `c5`."""
+        maps = self.layout.maps[np.asarray(images)]
+        height, width = maps.max(axis=0).tolist()
+        values = torch.zeros(len(maps), height, width, self.layout.width)
+        for place, (image, (h, w)) in enumerate(zip(images, maps.tolist(), strict=True)):
+            values[place, :h, :w] = torch.from_numpy(self._of(int(image))).view(h, w, -1)
+        return values.permute(0, 3, 1, 2), torch.from_numpy(maps // 2).to(torch.int32)
+
+    def _of(self, image: int) -> np.ndarray:
+        return np.array(self._values[self._starts[image] : self._starts[image + 1]])
+
+    def _computed(self, model: nn.Module, values: Tensor, size: Tensor) -> Tensor:
+        """``[B, R, width]`` of images of one size."""
+        if self.layout.kind == "embeddings":
+            return model.pixelbert.embed_pixels(values, size).values
+        return model.pixelbert.run_backbone(values, size).permute(0, 2, 3, 1).flatten(1, 2)
+
+    def _keep(self, rows: np.ndarray, computed: Tensor) -> None:
+        """On the disk before it is marked as there."""
+        for row, one in zip(rows.tolist(), computed.float().cpu().numpy(), strict=True):
+            self._values[self._starts[row] : self._starts[row + 1]] = one
+        self._values.flush()
+        self._done[rows] = 1
+        self._done.flush()
+
+    def _make(self, signature: str) -> None:
+        layout, folder = self.layout, self.directory
+        card = {"kind": layout.kind, "images": len(layout.sizes), "width": layout.width}
+        card |= {"bytes": layout.bytes, "signature": signature}
+        try:
+            found = json.loads((folder / _CARD).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            found = None
+        if found is not None and found != card:
+            raise UserError(
+                f"{folder} is a cache of other weights or images; remove it, or name another folder"
+            )
+        folder.mkdir(parents=True, exist_ok=True)
+        values = folder / _VALUES
+        there = values.stat().st_blocks * 512 if values.exists() else 0
+        needed, free = layout.bytes - there, shutil.disk_usage(folder).free
+        if needed > 0:
+            logger.info(
+                "the cache of %d images in %s takes %s, of which %s is free there",
+                len(layout.sizes),
+                folder,
+                _gigabytes(layout.bytes),
+                _gigabytes(free),
+            )
+        if needed > max(free - _LEFT_FREE, 0):
+            raise UserError(
+                f"the cache of {len(layout.sizes)} images would take {_gigabytes(layout.bytes)} in {folder}, "
+                f"where {_gigabytes(free)} is free: name another folder (retrieval.cache_directory), or do "
+                "without (retrieval.cache=none)"
+            )
+        _reserve(values, layout.bytes)
+        _reserve(folder / _DONE, len(layout.sizes))
+        with written_whole(folder / _CARD, unique=True) as file:
+            file.write(json.dumps(card) + "\n")
+
+
+def _reserve(path: Path, size: int) -> None:
+    """A file of this size, zeros where it is new; a process that comes second changes nothing."""
+    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        if os.fstat(handle).st_size < size:
+            try:
+                os.posix_fallocate(handle, 0, size)
+            except OSError:  # not on every filesystem
+                os.ftruncate(handle, size)
+    finally:
+        os.close(handle)
+
+
+def _gigabytes(size: int) -> str:
+    return f"{size / 1e9:.2f} GB"
+
+
+def weights_signature(model: nn.Module, prefixes: Sequence[str] = ("",)) -> str:
+    """SHA-256 of the weights whose names begin with one of `prefixes`, in hex."""
+    found = hashlib.sha256()
+    for name, value in sorted(model.state_dict().items()):
+        if name.startswith(tuple(prefixes)):
+            found.update(f"{name} {value.dtype} {list(value.shape)}".encode())
+            flat = value.detach().cpu().contiguous().reshape(-1)
+            found.update(memoryview(flat.view(torch.uint8).numpy()))
+    return found.hexdigest()

@@ -1,0 +1,167 @@
+"""Recall of a model on a split, both ways, from the full matrix of scores."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from pixelbert_fast.data.decoded import DecodedImages
+from pixelbert_fast.model.pair_scores import PairScorer
+from pixelbert_fast.tasks.protocol import Progress, percent
+from pixelbert_fast.tasks.retrieval.cache import Layout, VisualCache, weights_signature
+from pixelbert_fast.tasks.retrieval.candidates import Candidates, Captions, candidates
+from pixelbert_fast.tasks.retrieval.ranks import AT, fold_figures, ranks
+from pixelbert_fast.tasks.retrieval.scoring import ALONE, ScoringOptions, Share, score_matrix
+
+FOLD = 1000
+"""Images of a fold, where a split has several times as many: COCO's 5K is reported as five 1K too."""
+
+
+@dataclass(frozen=True)
+class EvaluationOptions:
+    """How a split is read and scored.
+
+    Attributes:
+        max_text_length: word pieces; longer texts are cut and counted.
+        images_per_pass, pixels: through the backbone at once, at most; see `VisualCache.fill`.
+        captions: see `candidates.Captions`.
+        text_only: every image is blank.
+        decoder, device: see `data.decoders.choice`.
+        scoring: see `ScoringOptions`.
+    """
+
+    max_text_length: int = 40
+    images_per_pass: int = 16
+    pixels: int | None = None
+    captions: Captions = "distinct"
+    text_only: bool = False
+    decoder: str | None = None
+    device: torch.device | str = "cpu"
+    scoring: ScoringOptions = field(default_factory=ScoringOptions)
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A matrix of scores ``[N, M]``, float32, and what its rows and columns are."""
+
+    scores: np.ndarray
+    asked: Candidates
+
+
+def scored(
+    model: nn.Module,
+    split,
+    tokenizer,
+    image_processor,
+    options: EvaluationOptions,
+    directory: Path,
+    *,
+    limit: int | None = None,
+    share: Share = ALONE,
+    progress: Progress | None = None,
+) -> Scored:
+    """Scores the texts of a split beside its images, keeping what is finished in `directory`.
+
+    progress: called with (images done, images): half of the way stands for neither more nor less than half of
+    the pairs.
+    """
+    asked = candidates(split, tokenizer, options.max_text_length, captions=options.captions, limit=limit)
+    images = DecodedImages(
+        split, image_processor, cache_megabytes=0, decoder=options.decoder, device=options.device
+    )
+    sizes = images.sizes(asked.rows)
+    signature = _signature(model, split, asked, options, image_processor)
+    # The tokens are gone when the matrix is there, and the matrix is then all that is asked for.
+    pixels = VisualCache(directory / "pixels", Layout.of("embeddings", model, sizes), signature)
+    read = images.blank if options.text_only else images.pixels
+    pixels.fill(
+        model,
+        lambda numbers: read(asked.rows[list(numbers)].tolist()),
+        images_per_pass=options.images_per_pass,
+        pixels=options.pixels,
+        rank=share.rank,
+        world=share.world,
+    )
+    share.wait()
+    training = model.training
+    model.eval()
+    try:
+        scores = score_matrix(
+            PairScorer(model, options.scoring.precision),
+            asked.texts,
+            pixels,
+            options=options.scoring,
+            directory=directory / "scores",
+            signature=signature,
+            share=share,
+            progress=_in_images(progress, len(asked.rows)),
+        )
+    finally:
+        model.train(training)
+    return Scored(scores, asked)
+
+
+def figures(found: Scored) -> dict:
+    """Recalls both ways and how many were tied; with folds of 1000 where there are several times as many."""
+    total = found.scores.shape[1]
+    told = {"images": total, "texts": found.scores.shape[0], "truncated": found.asked.truncated}
+    told |= ranks(found.scores, found.asked.image_of_text).figures()
+    if total > FOLD and total % FOLD == 0:
+        told["folds"] = {
+            "images": FOLD,
+            "count": total // FOLD,
+            **fold_figures(found.scores, found.asked.image_of_text, folds=total // FOLD),
+        }
+    return told
+
+
+def rows(split: str, told: dict) -> list[tuple[str, str]]:
+    """The table of `figures`."""
+    found = [(f"{split}: images, texts", f"{told['images']:,}, {told['texts']:,}")]
+    for part, title in ((told, ""), (told.get("folds"), "mean of folds, ")):
+        if part is None:
+            continue
+        for way, name in (("tr", "image to text"), ("ir", "text to image")):
+            shares = " / ".join(percent(part[f"{way}_r{k}"]) for k in AT)
+            found.append((f"{split}: {title}{name}, R@{'/'.join(map(str, AT))}", shares))
+        if part["tr_ties"] or part["ir_ties"]:
+            ties = f"{percent(part['tr_ties'])}, {percent(part['ir_ties'])}"
+            found.append((f"{split}: {title}ranked behind a tie", ties))
+    return found
+
+
+@contextlib.contextmanager
+def working_folder(kept: Path | None, beside: Path | None = None) -> Iterator[Path]:
+    """`kept`, which stays, or a new folder in `beside` (None: the system's) that is removed in the end."""
+    if kept is not None:
+        kept.mkdir(parents=True, exist_ok=True)
+        yield kept
+        return
+    folder = Path(tempfile.mkdtemp(prefix="retrieval-", dir=beside))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _in_images(progress: Progress | None, images: int) -> Progress | None:
+    return None if progress is None else lambda done, total: progress(done * images // max(total, 1), images)
+
+
+def _signature(
+    model: nn.Module, split, asked: Candidates, options: EvaluationOptions, image_processor
+) -> str:
+    found = hashlib.sha256(weights_signature(model).encode())
+    found.update(f"{options.text_only} {image_processor.to_json_string()}".encode())
+    keys = split["key"][:] if "key" in split.column_names else []
+    found.update("\n".join(keys[int(row)] if keys else str(row) for row in asked.rows).encode())
+    return found.hexdigest()

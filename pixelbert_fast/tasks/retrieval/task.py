@@ -1,0 +1,153 @@
+"""The task of image-text retrieval: from a run's configuration to model, batches, loss and metrics."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from pixelbert_fast.data.records import open_set
+from pixelbert_fast.model.flops import forward_flops, training_flops
+from pixelbert_fast.model.heads import ALL_HEADS
+from pixelbert_fast.model.retrieval import PixelBertForImageTextRetrieval
+from pixelbert_fast.tasks.architecture import evaluation_splits
+from pixelbert_fast.tasks.fine_tuning import FineTuningTask, prepare
+from pixelbert_fast.tasks.protocol import Progress, unwrapped
+from pixelbert_fast.tasks.retrieval.batches import RetrievalBatches, Texts
+from pixelbert_fast.tasks.retrieval.evaluation import (
+    EvaluationOptions,
+    figures,
+    rows,
+    scored,
+    working_folder,
+)
+from pixelbert_fast.tasks.retrieval.scoring import ScoringOptions
+from pixelbert_fast.tasks.retrieval.visuals import CachedVisuals, visual_inputs
+from pixelbert_fast.tasks.sized_images import SizedImages
+
+logger = logging.getLogger(__name__)
+
+
+class RetrievalTask(FineTuningTask):
+    """Ranking an image's own text above others (see `protocol.Task`; paper, section 4.2).
+
+    Raises UserError for a set, tokenizer, checkpoint or option that does not fit.
+    """
+
+    name = "retrieval"
+
+    def __init__(self, config, device="cpu"):
+        super().__init__(config, device)
+        built = open_set(config.data.directory)
+        split = built.split("train")
+        self._evaluated = evaluation_splits(built, config)
+        said = (text for own in split["captions"][:] for text in own)
+        self.take(prepare(config, PixelBertForImageTextRetrieval, lambda: said))
+        options, inner = config.retrieval, self.model.pixelbert
+        if config.start.checkpoint and self.model.score_head.fresh:
+            logger.warning("%s has no match head: the score starts at random", config.start.checkpoint)
+        if options.freeze_backbone:
+            inner.backbone.requires_grad_(False)
+        if options.cache == "embeddings":
+            inner.pixel_projection.requires_grad_(False)
+            inner.pixel_type_embedding.requires_grad_(False)
+        texts = Texts(split, self.tokenizer, config)
+        if texts.tokenised.truncated:
+            logger.warning(
+                "%d captions are longer than %d word pieces and are cut (data.max_text_length)",
+                texts.tokenised.truncated,
+                config.data.max_text_length,
+            )
+        if options.cache == "none":
+            visuals = SizedImages(split, self.image_processor, config, device)
+        else:
+            visuals = CachedVisuals(split, self.image_processor, config, self.model, device)
+        self._batches = RetrievalBatches(texts, visuals, config)
+
+    def size(self, batch: Mapping[str, Tensor]) -> dict[str, int]:
+        """An image and its right text are a pair; the wrong ones are not counted."""
+        return {"images": len(batch["rows"]), "pairs": len(batch["rows"])}
+
+    def flops(self, batch: Mapping[str, Tensor]) -> int:
+        """Of what is run: the pass that finds the hardest, the pass that learns; not what was cached."""
+        built, options = self.model.config, self._config.retrieval
+        lengths = batch["attention_mask"].sum(dim=1).tolist()
+        pixels = self._pixels_read(batch)[batch["image_index"].long()].tolist()
+        learnt = len(batch["groups"]) * (1 + (options.hardest or options.negatives))
+        size = tuple(batch["pixel_values"].shape[2:]) if "pixel_values" in batch else (0, 0)
+        images = len(batch["rows"]) if "pixel_values" in batch else 0
+        shape = {"image_size": size, "fast": self._config.model.fast}
+        # Which are the hardest is not known yet: as many of the mean length.
+        mean = sum(lengths) // max(len(lengths), 1), sum(pixels) // max(len(pixels), 1)
+        count = training_flops if not options.freeze_backbone else forward_flops
+        parts = [count(built, **shape, images=images, sequences=0, text_length=0, pixels=0)]
+        one = {"text_length": mean[0], "pixels": mean[1]}
+        parts.append(training_flops(built, **shape, images=0, sequences=learnt, **one))
+        if options.hardest is not None:
+            every = {"text_length": lengths, "pixels": pixels}
+            parts.append(forward_flops(built, **shape, images=0, sequences=len(lengths), **every))
+        return sum(flops for part in parts for name, flops in part.items() if name not in ALL_HEADS)
+
+    def loss(self, model: nn.Module, batch: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        inner = unwrapped(model).pixelbert
+        if self._config.retrieval.freeze_backbone:
+            inner.backbone.eval()  # its norms' statistics are frozen too
+        outputs = model(
+            batch["input_ids"],
+            batch["attention_mask"],
+            **visual_inputs(batch, inner.draws()),
+            image_index=batch["image_index"],
+            groups=batch["groups"],
+            hardest=self._config.retrieval.hardest,
+            # One seed for the run: the sample keys, which hold the epoch, make every draw another one.
+            seed=self._config.seed,
+            sample_keys=batch["sample_keys"],
+        )
+        groups = batch["groups"]
+        within = outputs.scores.detach().float()[groups.clamp(min=0)].masked_fill(groups < 0, -torch.inf)
+        first = (within[:, :1] > within[:, 1:]).all(dim=1).float().mean()
+        return outputs.loss, {"right_first": first}
+
+    def evaluate(self, model: nn.Module, progress: Progress | None = None, limit: int | None = None) -> dict:
+        config = self._config
+        batching = config.data.batching
+        options = EvaluationOptions(
+            max_text_length=config.data.max_text_length,
+            images_per_pass=config.training.images_per_batch,
+            pixels=batching.pixels if batching else None,
+            captions=config.retrieval.captions,
+            text_only=config.start.text_only,
+            decoder=config.data.decoder,
+            device=self._device,
+            scoring=ScoringOptions(config.retrieval.scoring_precision, config.retrieval.scoring_megabytes),
+        )
+        beside = Path(config.output)
+        beside.mkdir(parents=True, exist_ok=True)
+        found = {}
+        for name, split in self._evaluated.items():
+            with working_folder(None, beside) as folder:
+                given = unwrapped(model), split, self.tokenizer, self.image_processor, options, folder
+                found[name] = figures(
+                    scored(*given, limit=limit or config.evaluation.images, progress=progress)
+                )
+        return found
+
+    def headline(self, metrics: Mapping) -> dict[str, float | None]:
+        """Recall at 1, image to text and text to image, in 0..1."""
+        first = next(iter(metrics.values()), None)
+        return {name: first[name] for name in ("tr_r1", "ir_r1")} if first else {}
+
+    def summary(self, metrics: Mapping) -> list[tuple[str, str]]:
+        return [row for split, told in metrics.items() for row in rows(split, told)]
+
+    def _pixels_read(self, batch: Mapping[str, Tensor]) -> Tensor:
+        """int64 ``[B]``."""
+        if "valid_grid" in batch:
+            return batch["valid_grid"].long().prod(dim=1)
+        size = batch.get("pixel_size")
+        if size is None:
+            size = torch.tensor([batch["pixel_values"].shape[2:]]).expand(len(batch["rows"]), 2)
+        return (self.model.pixelbert.backbone.map_size(size.long()) // 2).prod(dim=1)
