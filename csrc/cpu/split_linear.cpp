@@ -1,5 +1,5 @@
-// A linear map of float32 by bfloat16 products: each number is the sum of two bfloat16s, and of the four products of two
-// such sums the three that count are added up in float32. On processors with AMX this takes a third of the time.
+// A linear map of float32 by bfloat16 products: each number is the sum of two bfloat16s, and of the four products of
+// two such sums the three that count are added up in float32. With AMX that takes a third of the time.
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 
