@@ -1,5 +1,6 @@
 """The VQA task end to end: learning, resuming, the official accuracy, predictions, the command line."""
 
+import itertools
 import json
 import os
 import signal
@@ -245,3 +246,17 @@ def test_answers_come_with_the_scores_of_the_model(learnt, tmp_path):
 
 def test_figures_of_nothing_are_none():
     assert accuracies([])["accuracy"] is None
+
+
+def test_ctrl_c_stops_an_evaluation_and_leaves_no_half_file(learnt, directory, tmp_path, monkeypatch, capsys):
+    from pixelbert_fast.tasks.vqa import checkpoint
+
+    def stopped(*arguments, **options):
+        yield from itertools.islice(answers(*arguments, **options), 3)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(checkpoint, "answers", stopped)
+    line = ["evaluate", "vqa", "--checkpoint", str(learnt.folder.path), "--data", str(directory)]
+    assert cli.main([*line, "--device", "cpu", "--predictions", str(tmp_path / "sent.json")]) == 130
+    assert "Traceback" not in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())

@@ -48,6 +48,7 @@ def evaluate(
     from pixelbert_fast.data.records import open_set
     from pixelbert_fast.tasks import checkpoint_evaluation
     from pixelbert_fast.tasks.fine_tuned import EvaluationRequest
+    from pixelbert_fast.tasks.whole_file import written_whole
     from pixelbert_fast.training.provenance import versions
 
     began = time.perf_counter()
@@ -80,7 +81,8 @@ def evaluate(
         }
         told |= {"images": images, "text_only": text_only, "metrics": evaluated.metrics}
         told |= {"seconds": round(time.perf_counter() - began, 3), "versions": versions()}
-        out.write_text(json.dumps(told, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        with written_whole(out) as file:
+            file.write(json.dumps(told, indent=2, ensure_ascii=False) + "\n")
     for file in (out, predictions):
         if file is not None:
             typer.echo(str(file))
@@ -101,6 +103,8 @@ def _check_place(file: Path | None) -> None:
         file.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"{file} cannot be written ({error.strerror}); give another place") from None
+    if not os.access(file.parent, os.W_OK):
+        raise UserError(f"{file} cannot be written (its folder allows none to); give another place")
 
 
 def _options(given: list[str]) -> dict[str, str]:

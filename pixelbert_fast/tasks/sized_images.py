@@ -104,11 +104,6 @@ class SizedImages:
         found, pixel_values, pixel_size = self._images.readable(rows, self._seed, epoch, among)
         return found, self._padded(int(rows[0]), pixel_values, pixel_size)
 
-    def exactly(self, rows: Sequence[int]) -> dict[str, Tensor]:
-        """What a batch of exactly these rows holds; a broken image is one of the mean colour."""
-        read = self._images.blank if self._blank else self._images.pixels
-        return self._padded(int(rows[0]), *read(rows))
-
     def _padded(self, row: int, pixel_values: Tensor, pixel_size: Tensor) -> dict[str, Tensor]:
         """Padded to the size of the batches that image `row` comes in."""
         if self.plan is None:

@@ -15,6 +15,7 @@ import torch
 from pixelbert_fast.data.resizing import target_size
 from pixelbert_fast.errors import UserError
 from pixelbert_fast.model import PixelBertConfig, PixelBertForPreTraining
+from pixelbert_fast.model.downstream import PixelBertForDownstreamTask
 from pixelbert_fast.model.flops import map_shape, training_flops
 from pixelbert_fast.tasks.architecture import model_config
 from pixelbert_fast.training import plan_memory
@@ -126,7 +127,11 @@ class _Shape:
         self.captions = sum(captions_of_a_showing(config))
         self.words = data.max_text_length if self.captions else 0
         matched = captions_of_a_showing(config)[0] if not built.mlm_on_mismatched else self.captions
-        asked = config.objectives.mlm_probability if config.objectives.mlm else 0.0
+        words = config.task == "pretrain" and config.objectives.mlm
+        asked = config.objectives.mlm_probability if words else 0.0
+        # Fine-tuning reads all pixels, and of the last layer [CLS] alone.
+        self._all_pixels = config.task != "pretrain" and not built.sampled_fine_tuning
+        self._every_word = config.task == "pretrain" and not config.model.fast
         # Of a sequence, on average over matched ones and others; [CLS] and [SEP] are never masked.
         self.masked = asked * max(self.words - 2, 0) * matched / max(self.captions, 1)
 
@@ -143,22 +148,24 @@ class _Shape:
             return 0
         _, rows, columns = map_shape(self._built, size)
         places = (rows // 2) * (columns // 2)
-        return min(self._built.sampled_pixels or places, places)
+        sampled = None if self._all_pixels else self._built.sampled_pixels
+        return min(sampled or places, places)
 
     def flops(self, size: tuple[int, int]) -> dict[str, int]:
         """Of one forward and backward of one process."""
         images = self.images(size)
         sequences = images * self.captions
-        return training_flops(
+        found = training_flops(
             self._built,
             image_size=size,
             images=images,
             sequences=sequences,
             text_length=self.words,
             pixels=self.pixels(size),
-            masked=round(sequences * self.masked) if self._config.model.fast else sequences * self.words,
+            masked=sequences * self.words if self._every_word else round(sequences * self.masked),
             fast=self._config.model.fast,
         )
+        return found if self._config.task == "pretrain" else {**found, "itm_head": 0}
 
     def load(self) -> plan_memory.Load:
         return plan_memory.Load(
@@ -186,9 +193,13 @@ def _vocabulary(config: RunConfig) -> tuple[int, str]:
 
 
 def _parameters(built: PixelBertConfig, task: str) -> tuple[dict[str, int], plan_memory.Parameters]:
-    """By part, and in all; a tied weight counts once, with the embeddings."""
+    """By part, and in all; a tied weight counts once, with the embeddings.
+
+    Of fine-tuning the heads are left out: their size is the set's (VQA's 3,129 answers: 6 M).
+    """
+    kind = PixelBertForPreTraining if task in ("pretrain", "objects") else PixelBertForDownstreamTask
     with torch.device("meta"):
-        model = PixelBertForPreTraining(built, fast=False)
+        model = kind(built, fast=False)
     by_part = dict.fromkeys(_PARTS, 0)
     trained = matrices = convolutions = 0
     for name, parameter in model.named_parameters():

@@ -13,6 +13,7 @@ PUBLISHED = {
     "coco": (113_287, 567_000),
     "flickr30k": (29_000, 145_000),
     "visual-genome": (108_077, 5_410_000),
+    "vqa2": (82_783, 443_757),
 }
 
 
@@ -46,10 +47,10 @@ def set_sizes(config: RunConfig) -> list[SetSize]:
 
 def _size(config: RunConfig, directory: str, weight: float, built_by: str | None) -> SetSize:
     """built_by: words that begin with the builder's name."""
-    by_captions = config.data.epoch == "captions" and config.task == "pretrain"
+    by_captions = config.task == "vqa" or (config.data.epoch == "captions" and config.task == "pretrain")
     matched = captions_of_a_showing(config)[0]
     if Path(directory, "card.json").is_file():
-        counts = _captions(directory)
+        counts = _texts(directory, "questions" if config.task == "vqa" else "captions")
         images, texts = len(counts), int(sum(counts))
         shown = sum(-(-count // matched) for count in counts) if by_captions else images
         return SetSize(directory, weight, "built", images, texts, weight * shown)
@@ -62,22 +63,24 @@ def _size(config: RunConfig, directory: str, weight: float, built_by: str | None
     return SetSize(directory, weight, "published", images, texts, weight * shown)
 
 
-def _captions(directory: str) -> list[int]:
-    """How many captions each training image has."""
+def _texts(directory: str, what: str) -> list[int]:
+    """How many captions or questions each training image has."""
     import pyarrow.compute as pc
 
     from pixelbert_fast.data.records import open_set
 
-    column = open_set(directory).split("train").data.column("captions")
+    column = open_set(directory).split("train").data.column(what)
     return [int(count or 0) for count in pc.list_value_length(column).to_pylist()]
 
 
 def captions_of_a_showing(config: RunConfig) -> tuple[int, int]:
-    """How many matched and mismatched texts an image is shown with."""
+    """How many matched and mismatched texts an image is shown with, at most."""
     from pixelbert_fast.tasks.pretraining.matching import share_out
 
-    if config.task != "pretrain":
+    if config.task == "objects":
         return 0, 0
+    if config.task != "pretrain":
+        return config.data.captions_per_image, 0
     return share_out(
         config.data.captions_per_image, config.data.mismatched_share if config.objectives.itm else 0.0
     )
