@@ -198,7 +198,31 @@ def test_recall_of_a_checkpoint_is_that_of_a_sort_of_single_forwards(scenes, tra
     assert limited["ir_r1"] == np.mean(few.argmax(1) == np.arange(5))
     assert task.headline({"test": limited}) == {"tr_r1": limited["tr_r1"], "ir_r1": limited["ir_r1"]}
     assert any("R@1/5/10" in name for name, _ in task.summary({"test": limited}))
-    assert not list(tmp_path.glob("retrieval-*"))
+    assert not list((folder.parent / "evaluation").glob("*"))
+
+
+def test_a_runs_evaluation_that_was_stopped_goes_on(scenes, tmp_path, monkeypatch):
+    from pixelbert_fast.tasks.retrieval.block_store import BlockStore
+
+    task = make_task(settings(scenes, tmp_path))
+    expected = task.evaluate(task.model)
+
+    def stop(done, total):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        task.evaluate(task.model, progress=stop)
+    kept, keep = [], BlockStore.keep
+    monkeypatch.setattr(BlockStore, "keep", lambda *given: kept.append(given[1]) or keep(*given))
+    assert task.evaluate(task.model) == expected
+    assert kept and 0 not in kept
+    with pytest.raises(KeyboardInterrupt):
+        task.evaluate(task.model, progress=stop)
+    with torch.no_grad():
+        task.model.score_head.bias += 1
+    kept.clear()
+    assert task.evaluate(task.model) == expected
+    assert 0 in kept  # the blocks of other weights are of no use
 
 
 def test_all_captions_are_ranked_where_asked_for(scenes, trained):

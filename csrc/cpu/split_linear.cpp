@@ -1,5 +1,5 @@
-// A linear map of float32 by bfloat16 products: each number is the sum of two bfloat16s, and of the four products of two
-// such sums the three that count are added up in float32. On processors with AMX this takes a third of the time.
+// A linear map of float32 by bfloat16 products: each number is the sum of two bfloat16s, and of the four products of
+// two such sums the three that count are added up in float32. With AMX that takes a third of the time.
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 
@@ -92,7 +92,7 @@ PIXELBERT_TILES void split_row(const float* from, uint16_t* first, uint16_t* sec
 // A block of 32 x 32 results. `first` and `second` hold 32 rows of 32 numbers, the next step `stride` further on.
 PIXELBERT_TILES void multiply_block(const uint16_t* first, const uint16_t* second, int64_t stride,
                                     const uint16_t* packed, int64_t steps, const float* bias, int64_t rows,
-                                    int64_t columns, float* out) {
+                                    int64_t columns, float* out) {  // no bias: adds to what is there
   _tile_zero(0);
   _tile_zero(1);
   _tile_zero(2);
@@ -125,8 +125,9 @@ PIXELBERT_TILES void multiply_block(const uint16_t* first, const uint16_t* secon
   _tile_stored(1, sums[1], 64);
   _tile_stored(2, sums[2], 64);
   _tile_stored(3, sums[3], 64);
-  const __m512 left = _mm512_loadu_ps(bias), right = _mm512_loadu_ps(bias + kHalf);
   for (int64_t row = 0; row < rows; ++row, out += columns) {
+    const float* added = bias ? bias : out;
+    const __m512 left = _mm512_loadu_ps(added), right = _mm512_loadu_ps(added + kHalf);
     const float(*pair)[kHalf * kHalf] = sums + row / kHalf * 2;
     const int64_t at = row % kHalf * kHalf;
     _mm512_storeu_ps(out, _mm512_add_ps(left, _mm512_load_ps(pair[0] + at)));
@@ -139,28 +140,33 @@ PIXELBERT_TILES void multiply_rows(const float* from, int64_t rows, int64_t inne
   TileShapes shapes;
   for (int tile = 0; tile < 8; ++tile) shapes.bytes_a_row[tile] = 64, shapes.rows[tile] = kHalf;
   _tile_loadconfig(&shapes);
-  // So many rows at a time that their halves stay in the second cache, beside a block of columns.
-  const int64_t steps = inner / kInner, fits = (3 << 18) / (4 * inner);
-  const int64_t held = (fits < kBlock ? kBlock : fits > 256 ? 256 : fits) / kBlock * kBlock;
-  std::vector<uint16_t> first(held * inner), second(held * inner);
-  for (int64_t begin = 0; begin < rows; begin += held) {
-    const int64_t count = rows - begin < held ? rows - begin : held;
-    for (int64_t row = 0; row < (count + kBlock - 1) / kBlock * kBlock; ++row) {
-      for (int64_t step = 0; step < steps; ++step) {
-        const int64_t at = (step * held + row) * kInner;
-        if (row < count) {
-          split_row(from + (begin + row) * inner + step * kInner, &first[at], &second[at]);
-        } else {
-          __builtin_memset(&first[at], 0, kInner * sizeof(uint16_t));
-          __builtin_memset(&second[at], 0, kInner * sizeof(uint16_t));
+  // So many rows, and so much of the inner dimension, at a time that their halves stay in the second cache beside a
+  // block of columns, while the columns are not read too often.
+  constexpr int64_t kRows = 256, kDeep = 768;
+  std::vector<uint16_t> first(kRows * kDeep), second(kRows * kDeep);
+  const int64_t steps = inner / kInner;
+  for (int64_t begin = 0; begin < rows; begin += kRows) {
+    const int64_t count = rows - begin < kRows ? rows - begin : kRows;
+    for (int64_t deep = 0; deep < inner; deep += kDeep) {
+      const int64_t these = (inner - deep < kDeep ? inner - deep : kDeep) / kInner;
+      for (int64_t row = 0; row < (count + kBlock - 1) / kBlock * kBlock; ++row) {
+        for (int64_t step = 0; step < these; ++step) {
+          const int64_t at = (step * kRows + row) * kInner;
+          if (row < count) {
+            split_row(from + (begin + row) * inner + deep + step * kInner, &first[at], &second[at]);
+          } else {
+            __builtin_memset(&first[at], 0, kInner * sizeof(uint16_t));
+            __builtin_memset(&second[at], 0, kInner * sizeof(uint16_t));
+          }
         }
       }
-    }
-    for (int64_t block = 0; block < columns / kBlock; ++block) {
-      for (int64_t row = 0; row < count; row += kBlock) {
-        multiply_block(&first[row * kInner], &second[row * kInner], held * kInner, packed + block * steps * kPacked,
-                       steps, bias + block * kBlock, count - row < kBlock ? count - row : kBlock, columns,
-                       out + (begin + row) * columns + block * kBlock);
+      for (int64_t block = 0; block < columns / kBlock; ++block) {
+        const uint16_t* weights = packed + (block * steps + deep / kInner) * kPacked;
+        for (int64_t row = 0; row < count; row += kBlock) {
+          multiply_block(&first[row * kInner], &second[row * kInner], kRows * kInner, weights, these,
+                         deep ? nullptr : bias + block * kBlock, count - row < kBlock ? count - row : kBlock, columns,
+                         out + (begin + row) * columns + block * kBlock);
+        }
       }
     }
   }

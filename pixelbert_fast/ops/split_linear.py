@@ -43,7 +43,7 @@ class SplitLinear(nn.Module):
         weight, bias = linear.weight.detach(), linear.bias
         if bias is None or not can_split(linear):
             raise ValueError(
-                f"SplitLinear: the weight must be float32 on the CPU, of sizes {MULTIPLE}, 64 and so on, with "
+                f"SplitLinear: the weight must be float32 on the CPU, of sizes {MULTIPLE}, 64 ..., with "
                 f"a bias, got {weight.dtype} {list(weight.shape)} on {weight.device}"
             )
         self.columns, self.inner = weight.shape

@@ -140,13 +140,13 @@ def rows(split: str, told: dict) -> list[tuple[str, str]]:
 
 
 @contextlib.contextmanager
-def working_folder(kept: Path | None, beside: Path | None = None) -> Iterator[Path]:
-    """`kept`, which stays, or a new folder in `beside` (None: the system's) that is removed in the end."""
+def working_folder(kept: Path | None) -> Iterator[Path]:
+    """`kept`, which stays, or a new folder of the system's that is removed in the end."""
     if kept is not None:
         kept.mkdir(parents=True, exist_ok=True)
         yield kept
         return
-    folder = Path(tempfile.mkdtemp(prefix="retrieval-", dir=beside))
+    folder = Path(tempfile.mkdtemp(prefix="retrieval-"))
     try:
         yield folder
     finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from pixelbert_fast.tasks.architecture import evaluation_splits
 from pixelbert_fast.tasks.fine_tuning import FineTuningTask, prepare
 from pixelbert_fast.tasks.protocol import Progress, unwrapped
 from pixelbert_fast.tasks.retrieval.batches import RetrievalBatches, Texts
+from pixelbert_fast.tasks.retrieval.cache import weights_signature
 from pixelbert_fast.tasks.retrieval.evaluation import (
     EvaluationOptions,
     figures,
@@ -124,15 +126,20 @@ class RetrievalTask(FineTuningTask):
             device=self._device,
             scoring=ScoringOptions(config.retrieval.scoring_precision, config.retrieval.scoring_megabytes),
         )
-        beside = Path(config.output)
-        beside.mkdir(parents=True, exist_ok=True)
+        # By the weights: a run that was stopped while it evaluated goes on with the blocks that are there.
+        unfinished = Path(config.output) / "evaluation"
+        own = unfinished / weights_signature(unwrapped(model))[:16]
+        for other in unfinished.glob("*") if unfinished.is_dir() else ():
+            if other != own:
+                shutil.rmtree(other, ignore_errors=True)
         found = {}
+        limit = limit or config.evaluation.images
         for name, split in self._evaluated.items():
-            with working_folder(None, beside) as folder:
+            # Also by what is asked: the last evaluation may be of other images than those on the way.
+            with working_folder(own / f"{name}-{limit or 'all'}") as folder:
                 given = unwrapped(model), split, self.tokenizer, self.image_processor, options, folder
-                found[name] = figures(
-                    scored(*given, limit=limit or config.evaluation.images, progress=progress)
-                )
+                found[name] = figures(scored(*given, limit=limit, progress=progress))
+        shutil.rmtree(unfinished, ignore_errors=True)
         return found
 
     def headline(self, metrics: Mapping) -> dict[str, float | None]:
