@@ -114,7 +114,7 @@ def test_an_unknown_key_of_the_file_names_the_file(tmp_path):
         ("data.sets=[]", ["names no set with a weight above 0"]),
         ("data.sets=[{directory: a}, {directory: ./a}]", ["one directory twice"]),
         ("data={sets: [{directory: a}], build: {name: scenes}}", ["give one of them"]),
-        ("task=vqa", ["task = 'vqa'", "'pretrain'"]),
+        ("task=vqb", ["task = 'vqb'", "'pretrain'"]),
     ],
 )
 def test_a_wrong_value_is_told_in_a_sentence(tmp_path, override, words):
