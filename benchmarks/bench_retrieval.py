@@ -40,17 +40,28 @@ LENGTHS = (12, 13, 13, 14, 14, 16, 18, 20)
 
 
 class Case:
-    """A model of r50's size, images of one size, texts of several lengths.
+    """A model of r50's size, images of one size or two, texts of several lengths.
 
-    The images have one number of pixels, which spares "cached, padded" the padding of real ones.
+    Where `other` is None all images have one number of pixels, which spares "cached, padded" the padding of
+    real ones; else every second one is so wide.
     """
 
-    def __init__(self, images: int, texts: int, height: int, width: int, device: str, overrides: dict):
+    def __init__(
+        self,
+        images: int,
+        texts: int,
+        height: int,
+        width: int,
+        device: str,
+        overrides: dict,
+        other: int | None = None,
+    ):
         torch.manual_seed(0)
         config = PixelBertConfig.preset("r50", **overrides)
         self.device = device
         self.reference = PixelBertForImageTextRetrieval(config, fast=False).eval().to(device)
-        self.pixel_values = torch.randn(images, 3, height, width, device=device)
+        widths = [other if other and number % 2 else width for number in range(images)]
+        self.pixel_values = [torch.randn(3, height, own, device=device) for own in widths]
         stream = np.random.default_rng(0)
         self.texts = [
             stream.integers(1000, config.vocab_size, size=LENGTHS[number % len(LENGTHS)])
@@ -58,10 +69,13 @@ class Case:
         ]
         with torch.inference_mode():
             parts = [self.reference.pixelbert.embed_pixels(one[None]) for one in self.pixel_values]
+        pad = torch.nn.utils.rnn.pad_sequence
         self.cached = PixelEmbeddings(
-            *(torch.cat([getattr(one, name) for one in parts]) for name in ("values", "positions", "mask"))
+            pad([one.values[0] for one in parts], batch_first=True),
+            pad([one.positions[0] for one in parts], batch_first=True, padding_value=-1),
+            pad([one.mask[0] for one in parts], batch_first=True),
         )
-        self.held = HeldPixels(list(self.cached.values))
+        self.held = HeldPixels([one.values[0] for one in parts])
         can = device == "cpu" and split_linear.why_not() is None
         self.precisions = ("fp32", "bf16x2", "bf16") if can else ("fp32", "bf16")
         self.scorers = {name: PairScorer(self.reference, name) for name in self.precisions}
@@ -77,7 +91,7 @@ class Case:
         for number in range(self.pairs if pairs is None else pairs):
             text, image = divmod(number, len(self.pixel_values))
             ids = torch.from_numpy(self.texts[text])[None].to(self.device)
-            found.append(self.reference(ids, None, self.pixel_values[image, None]).scores)
+            found.append(self.reference(ids, None, self.pixel_values[image][None]).scores)
         return torch.cat(found)
 
     @torch.inference_mode()
@@ -181,6 +195,7 @@ def main(arguments: list[str] | None = None) -> int:
         "--sequences", type=int, default=16, help="of a batch of the cached, padded contestant"
     )
     parser.add_argument("--forwards", type=int, default=2, help="pairs of a run of the first contestant")
+    parser.add_argument("--other-width", type=int, help="of every second image")
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument(
@@ -191,13 +206,12 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if options.threads:
         torch.set_num_threads(options.threads)
-    case = Case(
-        options.images, options.texts, options.height, options.width, options.device, options.overrides
-    )
+    sizes = options.images, options.texts, options.height, options.width
+    case = Case(*sizes, options.device, options.overrides, options.other_width)
     differences = verify(case, options.sequences)
     rows = measure(case, options)
     report = {"machine": contest.machine(options.device), "pairs": case.pairs, "rows": rows}
-    report |= {"pixels": int(case.held.counts[0]), "differences": differences}
+    report |= {"pixels": case.held.counts.tolist(), "differences": differences}
     print(
         json.dumps({name: report[name] for name in ("machine", "pairs", "pixels", "differences")}, indent=1)
     )

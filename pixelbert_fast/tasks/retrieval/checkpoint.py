@@ -83,6 +83,8 @@ def evaluate_checkpoint(
     a kill; the folder is removed when all is done, or with the option keep=true left with the matrix. Under
     `torchrun` the blocks are divided among the processes, which meet in that folder.
 
+    `request.images` are the first ones of the split, as its folds are.
+
     Options: captions=distinct|all, precision=fp32|bf16x2|bf16, memory_megabytes=N, keep=true|false.
 
     Raises:
