@@ -37,10 +37,8 @@ class TwoAlgorithmOptimizer(torch.optim.Optimizer):
     SGD leaves `second` at zero).
 
     Attributes:
-        skipped: updates left out so far, 0-d int64 on the gradients' device; an engine that leaves one out
-            by itself adds to it.
-        group: the process group over which the gradients' pieces are spread, if they are: all its processes
-            leave an update out together, by one small collective a `step`. None: each decides alone.
+        skipped: updates left out so far, 0-d int64 on the gradients' device. Where processes hold pieces of
+            the gradients (ZeRO) their engine leaves such an update out in all of them, and adds to it.
         clip_norm: bound on the global norm of the gradients of one `step`, applied within the update; only
             where one `step` sees all gradients (not under ZeRO). None: none.
         norm: the gradients' norm at the last `step` before that, 0-d on their device; None: no step yet.
@@ -67,7 +65,6 @@ class TwoAlgorithmOptimizer(torch.optim.Optimizer):
             group.setdefault("name", f"group_{number}")
             group.setdefault("label", group["name"])
         self.skipped = torch.zeros((), dtype=torch.int64)
-        self.group: Any = None
         self.clip_norm: float | None = None
         self.norm: Tensor | None = None
         self._fused = fused
@@ -82,7 +79,7 @@ class TwoAlgorithmOptimizer(torch.optim.Optimizer):
             with torch.enable_grad():
                 loss = closure()
         work = [(group, list(self._pieces(group))) for group in self.param_groups]
-        if self.group is None and not any(pieces for _, pieces in work):
+        if not any(pieces for _, pieces in work):
             return loss
         bad, scale = self._judged(work)
         for group, several in work:
@@ -94,10 +91,7 @@ class TwoAlgorithmOptimizer(torch.optim.Optimizer):
         return loss
 
     def gradient_norms(self) -> dict[str, Tensor]:
-        """By label, the gradients' norms at the last update: 0-d tensors on their device, as `step` got them.
-
-        Over all processes where `group` is set.
-        """
+        """By label, the gradients' norms at the last update, as `step` got them: 0-d, on their device."""
         return {
             label: torch.stack(list(squares.values())).sum().sqrt()
             for label, squares in self._squares.items()
@@ -119,13 +113,10 @@ class TwoAlgorithmOptimizer(torch.optim.Optimizer):
                 found = torch._foreach_norm(pieces.grads)
                 norms += found if found[0].dtype == torch.float32 else [norm.float() for norm in found]
             counts.append(len(norms) - before)
-        device = norms[0].device if norms else self.skipped.device
-        if self.skipped.device != device:
-            self.skipped = self.skipped.to(device)
-        each = torch.stack(norms).square() if norms else torch.zeros(0, device=device)
+        if self.skipped.device != norms[0].device:
+            self.skipped = self.skipped.to(norms[0].device)
+        each = torch.stack(norms).square()
         squares = torch.stack([part.sum() for part in each.split(counts)])
-        if self.group is not None:
-            torch.distributed.all_reduce(squares, group=self.group)
         for (group, _), square in zip(work, squares.unbind(), strict=True):
             if group["params"]:
                 self._squares.setdefault(group["label"], {})[id(group["params"][0])] = square
