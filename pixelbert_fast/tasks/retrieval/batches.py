@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -13,6 +12,7 @@ from pixelbert_fast.data import sampler
 from pixelbert_fast.data.batch_list import BatchList
 from pixelbert_fast.data.captions import CaptionTexts, TokenisedCaptions, caption_column, lengths_mask
 from pixelbert_fast.errors import UserError
+from pixelbert_fast.tasks.epochs import Epochs
 from pixelbert_fast.tasks.pretraining.matching import Matcher
 from pixelbert_fast.tasks.retrieval.candidates import caption_numbers
 from pixelbert_fast.tasks.retrieval.visuals import Visuals
@@ -63,7 +63,7 @@ class Shown(NamedTuple):
     number: np.ndarray
 
 
-class RetrievalBatches:
+class RetrievalBatches(Epochs):
     """Groups of a right text and wrong ones, an image each; which texts depends on seed, epoch and showing.
 
     A batch holds what `Visuals.readable` gives of B images, `image_index` int32 `[S]`, `input_ids` and
@@ -73,59 +73,18 @@ class RetrievalBatches:
     """
 
     def __init__(self, texts: Texts, images: Visuals, config):
-        self._texts, self._images = texts, images
-        self._options, self._seed = config.retrieval, config.seed
-        self._per_batch = config.training.images_per_batch
-        self._planned: tuple[int, Shown, BatchList | None] | None = None
+        super().__init__(images, config.training.images_per_batch, config.seed)
+        self._texts, self._options = texts, config.retrieval
         check = getattr(images, "check_bounds", None)
         if check is not None:
             check(texts.tokenised.longest * (1 + self._options.negatives))
 
-    @property
-    def broken(self) -> int:
-        return self._images.broken
-
-    def names(self, rows: Sequence[int]) -> list[str]:
-        """The images of a batch's `rows` as messages call them."""
-        return self._images.names(rows)
-
-    def steps_per_epoch(self, world_size: int = 1, epoch: int = 0, start: int = 0) -> int:
-        """How many batches each rank gets in an epoch."""
-        shown, listed = self._plan(epoch)
-        if listed is None:
-            return sampler.steps_per_epoch(len(shown.row), self._per_batch, world_size, start)
-        return len(sampler.shares(len(listed), 0, world_size, start))
-
-    def epoch(
-        self, epoch: int, rank: int = 0, world_size: int = 1, skip: int = 0, start: int = 0
-    ) -> Iterator[dict[str, Tensor]]:
-        """The batches of one rank in one epoch without the first `skip`: a function of seed and arguments.
-
-        start: see `sampler.batches`.
-        """
-        shown, listed = self._plan(epoch)
-        if listed is None:
-            count = len(shown.row)
-            mine = sampler.batches(count, self._per_batch, self._seed, epoch, rank, world_size, start)
-            self._images.begin_epoch(mine.size)
-            for members in mine[skip:]:
-                yield self._batch(members, epoch, shown)
-        else:
-            mine = sampler.shares(len(listed), rank, world_size, start)
-            self._images.begin_epoch(int(np.diff(listed.starts)[mine].sum()))
-            for number in mine[skip:]:
-                yield self._batch(listed[number], epoch, shown)
-
-    def _plan(self, epoch: int) -> tuple[Shown, BatchList | None]:
-        """What the epoch shows, and its batches where they are listed; of the epoch asked for last, kept."""
-        if self._planned is not None and self._planned[0] == epoch:
-            return self._planned[1:]
+    def _plan_anew(self, epoch: int) -> tuple[Shown, BatchList | None]:
         shown, listed = self._shown(epoch), None
         if getattr(self._images, "batching", None):
             ids = self._texts.tokenised
             longest = ids.lengths(shown.row, shown.number) if self._images.batching.tokens else None
             listed = self._images.listed(shown.row, epoch, longest, 1 + self._options.negatives)
-        self._planned = epoch, shown, listed
         return shown, listed
 
     def _shown(self, epoch: int) -> Shown:

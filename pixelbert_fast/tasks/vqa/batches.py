@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -13,6 +12,7 @@ from pixelbert_fast.data import sampler
 from pixelbert_fast.data.batch_list import BatchList
 from pixelbert_fast.data.captions import lengths_mask
 from pixelbert_fast.errors import UserError
+from pixelbert_fast.tasks.epochs import Epochs
 from pixelbert_fast.tasks.sized_images import SizedImages
 from pixelbert_fast.tasks.vqa.questions import Questions
 
@@ -35,7 +35,7 @@ class Shown(NamedTuple):
         return self.question[self.starts[member] : self.starts[member + 1]]
 
 
-class VqaBatches:
+class VqaBatches(Epochs):
     """Every question once an epoch, those of an image together, at most `data.captions_per_image` a showing.
 
     A batch holds `pixel_values` float32 `[B, 3, H, W]`, maybe `pixel_size` int32 `[B, 2]`, `image_index`
@@ -48,8 +48,8 @@ class VqaBatches:
     """
 
     def __init__(self, questions: Questions, images: SizedImages, config):
-        self._questions, self._images = questions, images
-        self._per_batch, self._seed = config.training.images_per_batch, config.seed
+        super().__init__(images, config.training.images_per_batch, config.seed)
+        self._questions = questions
         self._most = config.data.captions_per_image
         every = np.arange(len(questions))
         self._trained = every if config.vqa.without_answer else every[questions.known]
@@ -58,57 +58,17 @@ class VqaBatches:
                 "no question of the split has an answer of the vocabulary: there is nothing to train"
             )
         images.check_bounds(questions.texts.longest * self._most)
-        self._planned: tuple[int, Shown, BatchList | None] | None = None
 
     @property
     def left_out(self) -> int:
         """How many questions are not trained on, because no answer to them is known."""
         return len(self._questions) - len(self._trained)
 
-    @property
-    def broken(self) -> int:
-        return self._images.broken
-
-    def names(self, rows: Sequence[int]) -> list[str]:
-        """The images of a batch's `rows` as messages call them."""
-        return self._images.names(rows)
-
-    def steps_per_epoch(self, world_size: int = 1, epoch: int = 0, start: int = 0) -> int:
-        """How many batches each rank gets in an epoch; bounds on tokens make epochs differ."""
-        shown, listed = self._plan(epoch)
-        if listed is None:
-            return sampler.steps_per_epoch(len(shown.row), self._per_batch, world_size, start)
-        return len(sampler.shares(len(listed), 0, world_size, start))
-
-    def epoch(
-        self, epoch: int, rank: int = 0, world_size: int = 1, skip: int = 0, start: int = 0
-    ) -> Iterator[dict[str, Tensor]]:
-        """The batches of one rank in one epoch without the first `skip`: a function of seed and arguments.
-
-        start: see `sampler.batches`.
-        """
-        shown, listed = self._plan(epoch)
-        if listed is None:
-            count = len(shown.row)
-            mine = sampler.batches(count, self._per_batch, self._seed, epoch, rank, world_size, start)
-            self._images.begin_epoch(mine.size)
-            for members in mine[skip:]:
-                yield self._batch(members, epoch, shown)
-        else:
-            mine = sampler.shares(len(listed), rank, world_size, start)
-            self._images.begin_epoch(int(np.diff(listed.starts)[mine].sum()))
-            for number in mine[skip:]:
-                yield self._batch(listed[number], epoch, shown)
-
-    def _plan(self, epoch: int) -> tuple[Shown, BatchList | None]:
-        """What the epoch shows, and its batches where they are listed; of the epoch asked for last, kept."""
-        if self._planned is not None and self._planned[0] == epoch:
-            return self._planned[1:]
+    def _plan_anew(self, epoch: int) -> tuple[Shown, BatchList | None]:
         shown, longest = self._shown(epoch), None
         if self._images.batching and self._images.batching.tokens:
             longest = np.maximum.reduceat(self._questions.lengths(shown.question), shown.starts[:-1])
         listed = self._images.listed(shown.row, epoch, longest, self._most)
-        self._planned = epoch, shown, listed
         return shown, listed
 
     def _shown(self, epoch: int) -> Shown:
