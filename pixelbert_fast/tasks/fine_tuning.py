@@ -6,13 +6,11 @@ A task derives `FineTuningTask` and adds its batches, loss and metrics.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
-from transformers.utils import logging as transformers_logging
 
 from pixelbert_fast.data.processor import PixelBertImageProcessor, PixelBertProcessor
 from pixelbert_fast.data.vocabulary import train_wordpiece
@@ -26,6 +24,7 @@ from pixelbert_fast.model.weights import load_bert
 from pixelbert_fast.tasks.architecture import image_processor, model_config, seeded
 from pixelbert_fast.tasks.pretraining.start import check_checkpoint, load_tokenizer
 from pixelbert_fast.tasks.protocol import unwrapped
+from pixelbert_fast.tasks.quiet import quietly, without_bars
 
 _BACKBONE = "pixelbert.backbone."
 
@@ -117,7 +116,7 @@ def _from_checkpoint(config, kind: type, fields: Mapping[str, Any]) -> PixelBert
     _labelled(built, {**given, **config.model.overrides, **fields})
     try:
         built.check()
-        with _quiet():
+        with quietly():
             model, report = kind.from_pretrained(
                 path,
                 config=built,
@@ -139,17 +138,6 @@ def _from_checkpoint(config, kind: type, fields: Mapping[str, Any]) -> PixelBert
     if mismatched or ("id2label" in fields and told != built.id2label):
         _renew_head(model, kind, built, config.model.fast)
     return model.float().train()
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without transformers' table of what does not fit: the caller says what matters of it."""
-    before = transformers_logging.get_verbosity()
-    transformers_logging.set_verbosity_error()
-    try:
-        yield
-    finally:
-        transformers_logging.set_verbosity(before)
 
 
 def _renew_head(model: PixelBertForDownstreamTask, kind: type, built: PixelBertConfig, fast: bool) -> None:
@@ -214,7 +202,8 @@ class FineTuningTask:
         return groups
 
     def save(self, model: nn.Module, directory: str | Path) -> None:
-        unwrapped(model).save_pretrained(directory)
+        with without_bars():
+            unwrapped(model).save_pretrained(directory)
         length = self._config.data.max_text_length
         processor = PixelBertProcessor(self.image_processor, self.tokenizer, max_text_length=length)
         processor.save_pretrained(directory)

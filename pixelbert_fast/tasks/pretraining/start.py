@@ -5,6 +5,7 @@ from pathlib import Path
 from torch import nn
 
 from pixelbert_fast.errors import UserError
+from pixelbert_fast.tasks.quiet import without_bars
 
 _TOKENIZER_FILES = ("tokenizer*", "vocab*", "*.model")
 
@@ -63,7 +64,8 @@ def load_checkpoint(model: nn.Module, path: str) -> None:
     """
     check_checkpoint(path)
     try:
-        loaded = type(model).from_pretrained(path).state_dict()
+        with without_bars():
+            loaded = type(model).from_pretrained(path).state_dict()
     except Exception as error:  # transformers and safetensors raise many kinds
         raise UserError(f"{path} holds no checkpoint that can be read: {_first_line(error)}") from error
     own = model.state_dict()

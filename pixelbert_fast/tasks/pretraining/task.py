@@ -21,6 +21,7 @@ from pixelbert_fast.tasks.pretraining.figures import batch_flops, words_right
 from pixelbert_fast.tasks.pretraining.sets import open_sets
 from pixelbert_fast.tasks.pretraining.start import check_checkpoint, load_checkpoint, load_tokenizer
 from pixelbert_fast.tasks.protocol import Progress, percent, unwrapped
+from pixelbert_fast.tasks.quiet import without_bars
 
 logger = logging.getLogger(__name__)
 
@@ -167,7 +168,8 @@ class PretrainingTask:
         return {name: first[figure] for name, figure in _HEADLINE.items()} if first else {}
 
     def save(self, model: nn.Module, directory: str | Path) -> None:
-        unwrapped(model).save_pretrained(directory)
+        with without_bars():
+            unwrapped(model).save_pretrained(directory)
         processor = PixelBertProcessor(
             self.image_processor, self.tokenizer, max_text_length=self._config.data.max_text_length
         )
