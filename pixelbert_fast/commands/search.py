@@ -110,7 +110,7 @@ def _page(text: str, found: list, content: Callable[[str], bytes], checkpoint: P
     from pixelbert_fast.data.processor import PixelBertProcessor
     from pixelbert_fast.data.summary import SizeRule
     from pixelbert_fast.model.config import PixelBertConfig
-    from pixelbert_fast.tasks.fine_tuned import checkpoint_folder
+    from pixelbert_fast.tasks.saved_model import checkpoint_folder
     from pixelbert_fast.visualize.found_images import found_page
 
     folder = checkpoint_folder(checkpoint)

@@ -11,8 +11,8 @@ ALL_HEADS = ("mlm_head", "itm_head", "answer_head", "pair_head", "score_head")
 """Under what name each task's model holds its head, and its checkpoint the head's weights."""
 
 
-class OutputLayer(nn.Linear):
-    """The last linear map of a head, which knows whether anything was ever loaded into it."""
+class HeadLayer(nn.Linear):
+    """A linear map of a head, which knows whether anything was ever loaded into it."""
 
     fresh = False
     """Whether the weights are random: ``from_pretrained`` found none in the checkpoint, or never ran."""
@@ -24,15 +24,15 @@ class ClassificationHead(nn.Module):
     def __init__(self, config: PixelBertConfig, features: int, classes: int):
         super().__init__()
         width = 2 * config.hidden_size
-        self.dense = nn.Linear(features, width)
+        self.dense = HeadLayer(features, width)
         self.activation = ACT2FN[config.hidden_act]
         self.norm = nn.LayerNorm(width, eps=config.layer_norm_eps)
-        self.classifier = OutputLayer(width, classes)
+        self.classifier = HeadLayer(width, classes)
 
     @property
     def fresh(self) -> bool:
-        """See :class:`OutputLayer`."""
-        return self.classifier.fresh
+        """Whether any of it is random, see :class:`HeadLayer`."""
+        return self.dense.fresh or self.classifier.fresh
 
     def forward(self, pooled: Tensor) -> Tensor:
         """``[N, features]`` to ``[N, classes]``."""

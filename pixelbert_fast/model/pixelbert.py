@@ -18,7 +18,7 @@ from ..ops import pixel_embed, sample_positions
 from .attention import AttentionMaps, AttentionRequest, maps_asked
 from .backbone import ResNet
 from .config import PixelBertConfig
-from .heads import ALL_HEADS, OutputLayer
+from .heads import ALL_HEADS, HeadLayer
 from .inputs import Request, integers, refuse, request
 from .norm import FrozenBatchNorm2d
 from .outputs import PixelBertOutput, PixelEmbeddings, Tokens
@@ -66,7 +66,7 @@ class PixelBertPreTrainedModel(PreTrainedModel):
         elif isinstance(module, BertLMPredictionHead):
             init.zeros_(module.bias)
         else:
-            if isinstance(module, OutputLayer):
+            if isinstance(module, HeadLayer):
                 module.fresh = not getattr(module.weight, "_is_hf_initialized", False)
             super()._init_weights(module)
 

@@ -14,7 +14,7 @@ from .attention import AttentionRequest
 from .config import PixelBertConfig
 from .downstream import PixelBertForDownstreamTask
 from .hard_negatives import hardest_of, renumbered, without_dropout
-from .heads import OutputLayer
+from .heads import HeadLayer
 from .inputs import integers
 from .losses import group_loss
 from .outputs import FeatureMaps, PixelBertForImageTextRetrievalOutput, PixelEmbeddings
@@ -37,7 +37,7 @@ class PixelBertForImageTextRetrieval(PixelBertForDownstreamTask):
     def __init__(self, config: PixelBertConfig, *, fast: bool = True):
         """`fast`: as PixelBertForPreTraining."""
         super().__init__(config, fast=fast)
-        self.score_head = OutputLayer(config.hidden_size, 1)
+        self.score_head = HeadLayer(config.hidden_size, 1)
         self.post_init()
 
     @classmethod

@@ -12,9 +12,8 @@ import torch
 from pixelbert_fast.data.processor import PixelBertProcessor
 from pixelbert_fast.errors import UserError
 from pixelbert_fast.model.downstream import PixelBertForDownstreamTask
-from pixelbert_fast.model.heads import ALL_HEADS
-from pixelbert_fast.tasks.pretraining.start import check_checkpoint
 from pixelbert_fast.tasks.protocol import Progress
+from pixelbert_fast.tasks.saved_model import checkpoint_folder, open_saved
 
 
 @dataclass(frozen=True)
@@ -59,34 +58,20 @@ class Evaluated:
     rows: list[tuple[str, str]]
 
 
-def checkpoint_folder(path: str | Path) -> Path:
-    """The checkpoint in a finished run's folder, or the folder itself."""
-    inside = Path(path) / "checkpoint"
-    return inside if (inside / "config.json").is_file() else Path(path)
-
-
 def load_fine_tuned(
     path: str | Path, kind: type[PixelBertForDownstreamTask], device: torch.device | str = "cpu"
 ) -> tuple[PixelBertForDownstreamTask, PixelBertProcessor]:
     """The model of class `kind` that a run saved in `path`, in evaluation mode, and its processor.
 
     Raises:
-        UserError: there is no checkpoint, none of a Pixel-BERT, none with this task's head (its answers would
-            be random), or one without a processor.
+        UserError: as `open_saved`, or the checkpoint has no head of this task (its answers would be random).
     """
     folder = checkpoint_folder(path)
-    check_checkpoint(str(folder))
-    try:
-        model = kind.from_pretrained(folder)
-        processor = PixelBertProcessor.from_pretrained(folder)
-    except Exception as error:  # transformers and safetensors raise many kinds
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise UserError(f"{folder} holds no checkpoint that can be used: {reason}") from error
-    heads = [head for name, head in model.named_children() if name in ALL_HEADS]
-    if any(head.fresh for head in heads):
+    model, processor, fresh = open_saved(folder, kind)
+    if fresh:
         made = ", ".join(model.config.architectures or ()) or "another model"
         raise UserError(
             f"{folder} holds {made}, which has not learnt this task: its head would be random; give the "
             "checkpoint of a fine-tuning"
         )
-    return model.to(device).eval(), processor
+    return model.to(device), processor

@@ -11,8 +11,7 @@ import torch
 from pixelbert_fast.data.processor import PixelBertProcessor
 from pixelbert_fast.errors import UserError
 from pixelbert_fast.model import PixelBertForPreTraining
-from pixelbert_fast.tasks.fine_tuned import checkpoint_folder
-from pixelbert_fast.tasks.pretraining.start import check_checkpoint
+from pixelbert_fast.tasks.saved_model import checkpoint_folder, open_saved
 
 
 def match(
@@ -44,20 +43,13 @@ def match(
 
 def _loaded(checkpoint: str | Path) -> tuple[PixelBertForPreTraining, PixelBertProcessor]:
     folder = checkpoint_folder(checkpoint)
-    check_checkpoint(str(folder))
-    try:
-        model, report = PixelBertForPreTraining.from_pretrained(folder, output_loading_info=True)
-        processor = PixelBertProcessor.from_pretrained(folder)
-    except Exception as error:  # transformers and safetensors raise many kinds
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise UserError(f"{folder} holds no checkpoint that can be used: {reason}") from error
-    fresh = any(name.startswith("itm_head.") for name in report["missing_keys"])
-    if fresh or not model.config.itm:
+    model, processor, fresh = open_saved(folder, PixelBertForPreTraining)
+    if "itm_head" in fresh or not model.config.itm:
         raise UserError(
             f"{folder} has not learnt image-text matching: give the checkpoint of a pre-training with "
             "objectives.itm"
         )
-    return model.eval(), processor
+    return model, processor
 
 
 _IGNORED = -100

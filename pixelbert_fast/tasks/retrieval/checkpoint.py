@@ -21,12 +21,7 @@ from pixelbert_fast.errors import UserError
 from pixelbert_fast.model import PixelBertConfig, PixelBertForPreTraining
 from pixelbert_fast.model.pair_scores import PairScorer, Precision
 from pixelbert_fast.model.retrieval import PixelBertForImageTextRetrieval
-from pixelbert_fast.tasks.fine_tuned import (
-    Evaluated,
-    EvaluationRequest,
-    checkpoint_folder,
-    load_fine_tuned,
-)
+from pixelbert_fast.tasks.fine_tuned import Evaluated, EvaluationRequest, load_fine_tuned
 from pixelbert_fast.tasks.pretraining.start import check_checkpoint
 from pixelbert_fast.tasks.retrieval.candidates import Captions
 from pixelbert_fast.tasks.retrieval.evaluation import (
@@ -38,6 +33,7 @@ from pixelbert_fast.tasks.retrieval.evaluation import (
     working_folder,
 )
 from pixelbert_fast.tasks.retrieval.scoring import ScoringOptions, Share
+from pixelbert_fast.tasks.saved_model import checkpoint_folder, open_saved
 from pixelbert_fast.tasks.whole_file import written_whole
 
 SHOWN = 10
@@ -60,18 +56,13 @@ def load_ranker(
     kinds = PixelBertConfig.from_pretrained(folder).architectures or []
     if PixelBertForPreTraining.__name__ not in kinds:
         return *load_fine_tuned(folder, PixelBertForImageTextRetrieval, device), True
-    try:
-        model = PixelBertForPreTraining.from_pretrained(folder)
-        processor = PixelBertProcessor.from_pretrained(folder)
-    except Exception as error:  # transformers and safetensors raise many kinds
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise UserError(f"{folder} holds no checkpoint that can be used: {reason}") from error
-    if not model.config.itm:
+    model, processor, fresh = open_saved(folder, PixelBertForPreTraining)
+    if "itm_head" in fresh or not model.config.itm:
         raise UserError(
             f"{folder} was pre-trained without matching (objectives.itm), so it cannot rank: fine-tune it to "
             "retrieval"
         )
-    return model.to(device).eval(), processor, False
+    return model.to(device), processor, False
 
 
 def evaluate_checkpoint(
