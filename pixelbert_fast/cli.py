@@ -18,6 +18,7 @@ from typing import Annotated, Any
 import typer
 
 from . import __version__, commands
+from .commands.stopping import Stoppable, Stopped
 from .data.catalogue import listing
 from .errors import RunError, UserError, nearest
 
@@ -27,6 +28,7 @@ _REASONS_SHOWN = 10
 _STOPPED = 130
 
 app = typer.Typer(
+    cls=Stoppable,
     name="pixelbert",
     help="Pixel-BERT: build data sets, train, and look at this machine.",
     no_args_is_help=True,
@@ -36,10 +38,6 @@ app = typer.Typer(
 data_app = typer.Typer(help="Built data sets.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(data_app, name="data")
 commands.register(app)
-
-
-class Stopped(Exception):
-    """Ctrl-C; the message says how to go on."""
 
 
 def _show_version(asked: bool) -> None:

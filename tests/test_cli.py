@@ -108,6 +108,39 @@ def test_what_goes_wrong_in_a_build_is_one_sentence(
     assert said_in_fact.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        ["predict", "vqa", "photo.jpg", "what is it?"],
+        ["predict", "nlvr2", "left.jpg", "right.jpg", "both show a dog"],
+        ["evaluate", "vqa", "--checkpoint", "runs/x", "--data", "data/x"],
+        ["env"],
+    ],
+)
+def test_ctrl_c_is_one_sentence_and_status_130(
+    line: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pixelbert_fast import environment_report
+    from pixelbert_fast.data import records
+    from pixelbert_fast.tasks.nlvr2 import checkpoint as nlvr2
+    from pixelbert_fast.tasks.vqa import checkpoint as vqa
+
+    stop = fail_with(KeyboardInterrupt())
+    for module, name in (
+        (vqa, "ask"),
+        (nlvr2, "judge_pair"),
+        (records, "open_set"),
+        (environment_report, "report"),
+    ):
+        monkeypatch.setattr(module, name, stop)
+    assert cli.main(line) == 130
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err == (
+        "pixelbert: stopped; nothing was left half written, and the same command can be run again\n"
+    )
+
+
 @pytest.mark.parametrize("place", [0, 5])
 def test_debug_shows_the_traceback_wherever_it_stands(
     place: int, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch

@@ -258,5 +258,7 @@ def test_ctrl_c_stops_an_evaluation_and_leaves_no_half_file(learnt, directory, t
     monkeypatch.setattr(checkpoint, "answers", stopped)
     line = ["evaluate", "vqa", "--checkpoint", str(learnt.folder.path), "--data", str(directory)]
     assert cli.main([*line, "--device", "cpu", "--predictions", str(tmp_path / "sent.json")]) == 130
-    assert "Traceback" not in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "Traceback" not in error
+    assert error.splitlines()[-1].startswith("pixelbert: stopped; nothing was left half written")
     assert not list(tmp_path.iterdir())
