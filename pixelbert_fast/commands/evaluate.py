@@ -55,6 +55,8 @@ def evaluate(
     work, built = checkpoint_evaluation(task), open_set(data)
     for file in (out, predictions):
         _check_place(file)
+    if out is not None and predictions is not None and out.resolve() == predictions.resolve():
+        raise UserError(f"--out and --predictions are both {out}; give each a file of its own")
     with progress_bar(f"{task} on {data}, {split}") as progress:
         request = EvaluationRequest(
             out=out,
