@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -56,6 +57,12 @@ class Evaluated:
 
     metrics: dict[str, Any]
     rows: list[tuple[str, str]]
+
+
+def only_one_process(task: str) -> None:
+    """Raises UserError under torchrun with several processes, each of which would do and write the same."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise UserError(f"{task} is evaluated by one process: run the same command without torchrun")
 
 
 def load_fine_tuned(

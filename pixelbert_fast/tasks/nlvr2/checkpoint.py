@@ -11,7 +11,7 @@ import torch
 from pixelbert_fast.data.records import BuiltSet
 from pixelbert_fast.errors import UserError
 from pixelbert_fast.model import PixelBertForNaturalLanguageVisualReasoning
-from pixelbert_fast.tasks.fine_tuned import Evaluated, EvaluationRequest, load_fine_tuned
+from pixelbert_fast.tasks.fine_tuned import Evaluated, EvaluationRequest, load_fine_tuned, only_one_process
 from pixelbert_fast.tasks.nlvr2.evaluation import judge, table
 from pixelbert_fast.tasks.nlvr2.prediction_file import write_predictions
 from pixelbert_fast.tasks.nlvr2.statements import Statements
@@ -25,10 +25,12 @@ def evaluate_checkpoint(
     A split without labels has neither. `request.images`: see `evaluation.judge`.
 
     Raises:
-        UserError: as `load_fine_tuned`, or the split is missing or has no statements about pairs.
+        UserError: as `load_fine_tuned` and `only_one_process`, or the split is missing or has no
+            statements about pairs.
     """
     if request.options:
         raise UserError(f"nlvr2 has no option {next(iter(request.options))!r}; it has none")
+    only_one_process("nlvr2")
     records, pairs = built.split(split), built.pairs(split)
     model, processor = load_fine_tuned(checkpoint, PixelBertForNaturalLanguageVisualReasoning, request.device)
     judged = judge(
