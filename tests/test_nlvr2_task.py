@@ -204,3 +204,11 @@ def test_the_papers_recipes_have_the_papers_figures():
             5e-4,
         )
         assert (groups.transformer.algorithm, groups.transformer.lr) == ("adamw", 1e-4)
+
+
+def test_the_table_says_that_images_could_not_be_decoded(trained, tmp_path):
+    _, output = trained
+    directory = build(tmp_path / "set", images=4, broken=(1,))
+    found = checkpoint_evaluation("nlvr2")(output, open_set(directory), "train", EvaluationRequest())
+    assert (found.metrics["broken"], found.metrics["images"]) == (1, 4)
+    assert dict(found.rows)["train: images that cannot be decoded"] == "1 of 4"

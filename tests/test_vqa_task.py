@@ -54,6 +54,7 @@ def test_a_small_run_learns_the_set(learnt):
     assert figures["by_answer_type"]["where"]["accuracy"] >= 0.9
     # The open question's answer is not in the vocabulary.
     assert figures["by_answer_type"]["other"]["accuracy"] == 0
+    assert figures["answerable"] == 36 and figures["broken"] == 0
     assert learnt.metrics["vqa_accuracy"] == figures["accuracy"] > 0.8
     assert figures["asked"] == figures["questions"] == 40
     assert figures["by_answer"]["somebody"] == {"questions": 4, "accuracy": 0.0}
@@ -246,6 +247,41 @@ def test_answers_come_with_the_scores_of_the_model(learnt, tmp_path):
 
 def test_figures_of_nothing_are_none():
     assert accuracies([])["accuracy"] is None
+
+
+def test_an_evaluation_says_which_questions_it_could_not_see_or_answer(learnt, tmp_path):
+    directory = vqa_sets.build(tmp_path / "set", broken=(1, 6))
+    found = evaluate(learnt.folder.path, directory, split="train")
+    assert found.metrics["broken"] == 2 + 6
+    # To one question of every third image nobody gave an answer that the model has.
+    assert found.metrics["answerable"] == found.metrics["questions"] - vqa_sets.IMAGES // 3
+    assert dict(found.rows)["  about images that cannot be decoded"] == "8"
+
+
+def test_reading_answers_leaves_gradients_to_the_reader(learnt, directory):
+    task = make_task(vqa_sets.config(directory, start={"checkpoint": str(learnt.folder.checkpoint)}))
+    split = open_set(directory).split("val")
+    given = answers(task.model, split, task.tokenizer, task.image_processor, EvaluationOptions())
+    next(given)
+    assert torch.is_grad_enabled()
+    given.close()
+    assert task.model.training
+
+
+@pytest.mark.parametrize("task", ["vqa", "nlvr2"])
+def test_several_processes_do_not_write_one_file(task, learnt, directory, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    line = ["evaluate", task, "--checkpoint", str(learnt.folder.path), "--data", str(directory)]
+    assert cli.main([*line, "--device", "cpu", "--predictions", str(tmp_path / "sent")]) == 2
+    assert f"{task} is evaluated by one process" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_metrics_do_not_replace_predictions(learnt, directory, tmp_path, capsys):
+    line = ["evaluate", "vqa", "--checkpoint", str(learnt.folder.path), "--data", str(directory)]
+    told = ["--out", str(tmp_path / "found.json"), "--predictions", f"{tmp_path}/./found.json"]
+    assert cli.main([*line, *told]) == 2
+    assert "give each a file of its own" in capsys.readouterr().err
 
 
 def test_ctrl_c_stops_an_evaluation_and_leaves_no_half_file(learnt, directory, tmp_path, monkeypatch, capsys):

@@ -85,6 +85,10 @@ class DecodedImages:
     def broken(self) -> int:
         return len(self._broken)
 
+    def known_broken(self, row: int) -> bool:
+        """Whether this image was met and could not be decoded."""
+        return row in self._broken
+
     def names(self, rows: Sequence[int]) -> list[str]:
         """The images of `rows` as messages call them."""
         return [self._broken.name(int(row)) for row in rows]

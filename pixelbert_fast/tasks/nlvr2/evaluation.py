@@ -129,6 +129,9 @@ def table(split: str, metrics: Mapping[str, Any]) -> list[tuple[str, str]]:
             f"{percent(metrics['consistency'])} ({metrics['sentences']:,})",
         ),
     ]
+    if metrics["broken"]:
+        told = f"{metrics['broken']:,} of {metrics['images']:,}"
+        rows.append((f"{split}: images that cannot be decoded", told))
     rows += [(f"{split}:   {form}", percent(share)) for form, share in metrics.get("forms", {}).items()]
     return rows
 

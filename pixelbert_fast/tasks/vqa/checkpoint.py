@@ -11,7 +11,7 @@ import torch
 from pixelbert_fast.data.records import BuiltSet
 from pixelbert_fast.errors import UserError
 from pixelbert_fast.model.vqa import PixelBertForVisualQuestionAnswering
-from pixelbert_fast.tasks.fine_tuned import Evaluated, EvaluationRequest, load_fine_tuned
+from pixelbert_fast.tasks.fine_tuned import Evaluated, EvaluationRequest, load_fine_tuned, only_one_process
 from pixelbert_fast.tasks.protocol import percent
 from pixelbert_fast.tasks.vqa.evaluation import Accuracies, Answered, EvaluationOptions, accuracies, answers
 from pixelbert_fast.tasks.vqa.official import Edition
@@ -28,10 +28,11 @@ def evaluate_checkpoint(
     without public answers has no accuracy.
 
     Raises:
-        UserError: as `load_fine_tuned`, or the split is missing or asks no questions.
+        UserError: as `load_fine_tuned` and `only_one_process`, or the split is missing or asks no questions.
     """
     records = built.split(split)
     check_asks(records, f"the split {split!r} of {built.directory}")
+    only_one_process("vqa")
     edition = _edition(request.options)
     model, processor = load_fine_tuned(checkpoint, PixelBertForVisualQuestionAnswering, request.device)
     given = answers(
@@ -46,15 +47,14 @@ def evaluate_checkpoint(
             text_only=request.text_only,
             decoder=request.decoder,
             device=request.device,
-            edition=edition,
         ),
         limit=request.images,
         progress=request.progress,
     )
     if request.predictions is None:
-        found = accuracies(given, edition=edition)
+        found = accuracies(given, edition=edition, known=model.config.label2id)
     else:
-        found = _written(given, request.predictions, edition)
+        found = _written(given, request.predictions, Accuracies(edition, model.config.label2id))
     metrics = {"answers": model.config.num_labels, "edition": edition, **found}
     return Evaluated(metrics, rows(metrics))
 
@@ -63,8 +63,11 @@ def rows(metrics: dict[str, Any]) -> list[tuple[str, str]]:
     """The table of `evaluate_checkpoint`'s metrics."""
     found = [
         ("questions, of which with public answers", f"{metrics['asked']:,}, {metrics['questions']:,}"),
+        ("  that the model's answers can meet", f"{metrics['answerable']:,}"),
         ("accuracy", percent(metrics["accuracy"])),
     ]
+    if metrics["broken"]:
+        found.insert(1, ("  about images that cannot be decoded", f"{metrics['broken']:,}"))
     for what, title in (("answer", "answers"), ("question", "questions")):
         for name, one in metrics[f"by_{what}_type"].items():
             found.append((f"  {title} of type {name}", f"{percent(one['accuracy'])} ({one['questions']:,})"))
@@ -108,9 +111,8 @@ def _edition(options: Mapping[str, Any]) -> Edition:
     return edition
 
 
-def _written(given: Iterator[Answered], path: Path, edition: Edition) -> dict[str, Any]:
-    """The accuracies of answers that are written to `path` on their way."""
-    collected = Accuracies(edition)
+def _written(given: Iterator[Answered], path: Path, collected: Accuracies) -> dict[str, Any]:
+    """The accuracies of answers that are collected and written to `path` on their way."""
 
     def passing() -> Iterator[tuple[int, str]]:
         for one in given:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from pixelbert_fast.data.captions import TokenisedCaptions, lengths_mask
 from pixelbert_fast.data.decoded import DecodedImages
 from pixelbert_fast.data.sizes import target_sizes
+from pixelbert_fast.data.vqa.answers import normalise
 from pixelbert_fast.tasks.vqa.official import Asked, Edition, VqaAccuracy, asked_of
 from pixelbert_fast.tasks.vqa.questions import check_asks
 
@@ -31,7 +32,6 @@ class EvaluationOptions:
         sequences_per_pass: questions that go through the Transformer at a time.
         text_only: every image is blank.
         decoder, device: see `DecodedImages`.
-        edition: of the official accuracy.
     """
 
     max_text_length: int = 40
@@ -41,7 +41,6 @@ class EvaluationOptions:
     text_only: bool = False
     decoder: str | None = None
     device: torch.device | str = "cpu"
-    edition: Edition = "current"
 
 
 class Answered(NamedTuple):
@@ -51,6 +50,8 @@ class Answered(NamedTuple):
     answer: str
     asked: Asked | None
     """None where no answers are public."""
+    broken: bool = False
+    """Whether the image could not be decoded, so that the model saw one colour."""
 
 
 def answers(
@@ -94,25 +95,32 @@ def answers(
         for batch in _batches(split, rows, image_processor, options):
             told = [records[int(row)] for row in batch]
             chosen = _chosen(model, read(batch), told, tokenizer, options)
-            for row, record in zip(batch, told, strict=True):
-                yield from _answered(record, int(firsts[row]), chosen)
+            for row, record in zip(batch.tolist(), told, strict=True):
+                yield from _answered(record, int(firsts[row]), chosen, images.known_broken(row))
             done += len(batch)
             if progress is not None:
                 progress(done, len(rows))
 
 
 class Accuracies:
-    """Collects answers, and gives their official accuracy overall and by type."""
+    """Collects answers, and gives their official accuracy overall and by type.
 
-    def __init__(self, edition: Edition = "current"):
+    known: all answers that the model can give.
+    """
+
+    def __init__(self, edition: Edition = "current", known: Collection[str] = ()):
         self._official, self._asked, self._single = VqaAccuracy(edition=edition), 0, True
+        self._known = {normalise(answer) for answer in known}
+        self._answerable = self._broken = 0
         self._by_answer: dict[str, list[int | float]] = {}
 
     def add(self, one: Answered) -> None:
         """Counts a question in."""
         self._asked += 1
+        self._broken += one.broken
         if one.asked is None:
             return
+        self._answerable += any(normalise(answer) in self._known for answer in one.asked.answers)
         right = self._official.add(one.asked, one.answer)
         self._single = self._single and len(one.asked.answers) == 1
         if self._single and len(self._by_answer) <= _MOST_ANSWERS_TOLD:
@@ -123,12 +131,19 @@ class Accuracies:
     def result(self) -> dict:
         """The figures so far, JSON-able.
 
-        ``{"asked", "questions", "accuracy", "by_answer_type": {...}, "by_question_type": {...}}``: `asked`
-        counts all questions, the others those with public answers, as `official.VqaAccuracy.result`; with one
-        annotator a question the accuracy is the share of right answers. Where that is so and there are few
-        answers, `by_answer` has the share by right answer. The accuracy of no question is None.
+        ``{"asked", "broken", "answerable", "questions", "accuracy", "by_answer_type": {...},
+        "by_question_type": {...}}``: `asked` counts all questions, `broken` those about images that could not
+        be decoded; the others those with public answers, `answerable` where one of these is known, the rest
+        as `official.VqaAccuracy.result`; with one annotator a question the accuracy is the share of right
+        answers. Where that is so and there are few answers, `by_answer` has the share by right answer. The
+        accuracy of no question is None.
         """
-        figures = {"asked": self._asked, **self._official.result()}
+        figures = {
+            "asked": self._asked,
+            "broken": self._broken,
+            "answerable": self._answerable,
+            **self._official.result(),
+        }
         if self._single and 0 < len(self._by_answer) <= _MOST_ANSWERS_TOLD:
             figures["by_answer"] = {
                 answer: {"questions": count, "accuracy": right / count}
@@ -137,9 +152,11 @@ class Accuracies:
         return figures
 
 
-def accuracies(answered: Iterable[Answered], *, edition: Edition = "current") -> dict:
+def accuracies(
+    answered: Iterable[Answered], *, edition: Edition = "current", known: Collection[str] = ()
+) -> dict:
     """`Accuracies.result` of all of these."""
-    collected = Accuracies(edition)
+    collected = Accuracies(edition, known)
     for one in answered:
         collected.add(one)
     return collected.result()
@@ -150,8 +167,7 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
     training = model.training
     model.eval()
     try:
-        with torch.no_grad():
-            yield
+        yield
     finally:
         model.train(training)
 
@@ -185,6 +201,7 @@ def _batches(split, rows: np.ndarray, image_processor, options: EvaluationOption
         yield rows[order[begin:]]
 
 
+@torch.no_grad()  # here, where nothing is yielded: whoever reads the answers may want gradients
 def _chosen(
     model: nn.Module, pixels: tuple[Tensor, Tensor], told: list[dict], tokenizer, options: EvaluationOptions
 ) -> Iterator[str]:
@@ -216,8 +233,8 @@ def _chosen(
     return (names[int(label)] for label in best)
 
 
-def _answered(record: dict, first: int, chosen: Iterator[str]) -> Iterator[Answered]:
+def _answered(record: dict, first: int, chosen: Iterator[str], broken: bool) -> Iterator[Answered]:
     numbers = record.get("question_ids") or range(first, first + len(record["questions"]))
     known = {asked.id: asked for asked in asked_of(record, first)}
     for number in numbers:
-        yield Answered(number, next(chosen), known.get(number))
+        yield Answered(number, next(chosen), known.get(number), broken)

@@ -76,7 +76,6 @@ class VqaTask(FineTuningTask):
             text_only=config.start.text_only,
             decoder=config.data.decoder,
             device=self._device,
-            edition=config.vqa.edition,
         )
         limit = limit or config.evaluation.images
         given = unwrapped(model), self.tokenizer, self.image_processor
@@ -84,6 +83,7 @@ class VqaTask(FineTuningTask):
             name: accuracies(
                 answers(given[0], split, *given[1:], options, limit=limit, progress=progress),
                 edition=config.vqa.edition,
+                known=given[0].config.label2id,
             )
             for name, split in self._evaluated.items()
         }
