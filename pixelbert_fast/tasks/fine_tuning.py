@@ -73,6 +73,8 @@ def prepare(
         check_checkpoint(start.checkpoint)
     saved = config.tokenizer.path or start.checkpoint or start.bert
     tokenizer = load_tokenizer(saved) if saved else train_wordpiece(texts(), config.tokenizer.size)
+    if start.checkpoint and config.tokenizer.path:
+        _check_same_words(tokenizer, config)
     with seeded(config.seed):
         if start.checkpoint:
             model = _from_checkpoint(config, kind, fields)
@@ -95,6 +97,18 @@ def prepare(
     if start.backbone:
         load_trained_backbone(model.pixelbert.backbone, start.backbone)
     return Prepared(model, tokenizer, image_processor(config, built))
+
+
+def _check_same_words(tokenizer: Any, config) -> None:
+    """Raises UserError where the checkpoint was trained with other words: each would read as another one."""
+    checkpoint = config.start.checkpoint
+    if any(Path(checkpoint).glob("tokenizer*")) or any(Path(checkpoint).glob("vocab*")):
+        own = load_tokenizer(checkpoint)
+        if own.get_vocab() != tokenizer.get_vocab():
+            raise UserError(
+                f"tokenizer.path {config.tokenizer.path} numbers words otherwise than the tokenizer that "
+                f"{checkpoint} was trained with; leave it out (tokenizer.path=null takes the checkpoint's)"
+            )
 
 
 def _labelled(built: PixelBertConfig, fields: Mapping[str, Any]) -> PixelBertConfig:
@@ -162,11 +176,12 @@ class FineTuningTask:
     def __init__(self, config, device="cpu"):
         """Raises UserError for options that fine-tuning has no use for."""
         self._config, self._device = config, device
-        unused = [name for name in ("sets", "epoch") if getattr(config.data, name)]
-        if unused:
+        if config.data.sets:
             raise UserError(
-                f"data.{unused[0]} is for the task pretrain; leave it out of a run of {config.task}"
+                f"data.sets is for the task pretrain; a run of {config.task} has one set, data.directory"
             )
+        if config.data.epoch:
+            raise UserError(f"data.epoch is for the task pretrain; leave it out of a run of {config.task}")
 
     def take(self, prepared: Prepared) -> None:
         """Makes the model, tokenizer and image processor the task's own."""
