@@ -1,5 +1,6 @@
 """Batches of questions: each once an epoch, beside its own image, whatever ranks, sizes and broken files."""
 
+import json
 from collections import Counter
 
 import numpy as np
@@ -143,10 +144,38 @@ def test_the_twin_without_pixels_is_shown_blank_images(directory):
     assert not next(task.batches(0, 0, 1))["pixel_values"].any()
 
 
+def test_a_split_that_is_trained_on_is_evaluated_with_a_warning(directory, caplog):
+    both = {"vqa": {"train_splits": ["train", "val"]}}
+    task = make_task(vqa_sets.config(directory, **both, evaluation={"splits": []}))
+    assert not caplog.records
+    assert len({number for batch in task.batches(0, 0, 1) for number in numbers(batch)}) > KNOWN
+    make_task(vqa_sets.config(directory, **both))
+    assert ["'val' is trained on and evaluated" in one.getMessage() for one in caplog.records] == [True]
+    with pytest.raises(ValueError, match="names 'val' twice"):
+        vqa_sets.config(directory, vqa={"train_splits": ["val", "train", "val"]})
+
+
+def test_a_checkpoint_is_trained_on_with_its_own_words(directory, tmp_path):
+    first = make_task(vqa_sets.config(directory))
+    first.save(first.model, tmp_path / "saved")
+    words = json.loads((tmp_path / "saved" / "tokenizer.json").read_text())
+    first.tokenizer.save_pretrained(tmp_path / "same")
+    start = {"checkpoint": str(tmp_path / "saved")}
+    same = {"path": str(tmp_path / "same")}
+    assert make_task(vqa_sets.config(directory, start=start, tokenizer=same)).tokenizer
+    # As many words, of which two have changed places.
+    held = words["model"]["vocab"]
+    one, other = sorted(held, key=held.get)[-2:]
+    held[one], held[other] = held[other], held[one]
+    (tmp_path / "same" / "tokenizer.json").write_text(json.dumps(words))
+    with pytest.raises(UserError, match="numbers words otherwise"):
+        make_task(vqa_sets.config(directory, start=start, tokenizer=same))
+
+
 @pytest.mark.parametrize(
     ("sections", "said"),
     [
-        ({"data": {"sets": [{"directory": "x"}]}}, "data.sets is for the task pretrain"),
+        ({"data": {"sets": [{"directory": "x"}]}}, "a run of vqa has one set, data.directory"),
         ({"data": {"epoch": "captions"}}, "data.epoch is for the task pretrain"),
         ({"evaluation": {"splits": ["dev"]}}, "no split 'dev'"),
         ({"vqa": {"train_splits": ["test"]}}, "nothing to train"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from pixelbert_fast.training.section import Count, Section
 
@@ -23,6 +23,14 @@ class VqaConfig(Section):
     train_splits: Annotated[tuple[str, ...], Field(min_length=1)] = ("train",)
     without_answer: bool = False
     edition: Literal["current", "first"] = "current"
+
+    @field_validator("train_splits")
+    @classmethod
+    def _each_once(cls, given: tuple[str, ...]) -> tuple[str, ...]:
+        twice = [name for number, name in enumerate(given) if name in given[:number]]
+        if twice:
+            raise ValueError(f"vqa.train_splits names {twice[0]!r} twice; name each split once")
+        return given
 
 
 class Nlvr2Config(Section):

@@ -35,6 +35,13 @@ class VqaTask(FineTuningTask):
         self._evaluated = evaluation_splits(built, config)
         for name, split in [*zip(config.vqa.train_splits, splits, strict=True), *self._evaluated.items()]:
             check_asks(split, f"the split {name!r} of {built.directory}")
+        for name in config.vqa.train_splits:
+            if name in self._evaluated:
+                logger.warning(
+                    "the split %r is trained on and evaluated: its accuracy will not be one of new questions "
+                    "(evaluation.splits)",
+                    name,
+                )
         split = _together(splits)
         told = answer_vocabulary(built, split)
         self.take(
