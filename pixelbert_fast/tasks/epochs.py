@@ -4,35 +4,48 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from torch import Tensor
 
 from pixelbert_fast.data import sampler
-from pixelbert_fast.data.batch_list import BatchList
+
+
+class Listed(Protocol):
+    """The batches of an epoch, those of all ranks: `batch_list.BatchList`, or a list of arrays."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, number: int, /) -> np.ndarray:
+        """Of what the epoch shows, what is in batch `number`: int64."""
+        ...
 
 
 class Epochs(ABC):
     """What an epoch shows, so many at a time or in listed batches, divided among ranks.
 
     Args:
-        images: gives `begin_epoch`, `broken` and `names`, see `SizedImages`.
+        images: gives `begin_epoch`, `broken` and `names`, see `SizedImages` and `DecodedImages`.
         per_batch: how many a batch shows where batches are not listed.
         seed: of the order.
     """
 
     def __init__(self, images: Any, per_batch: int, seed: int) -> None:
         self._images, self._per_batch, self._seed = images, per_batch, seed
-        self._planned: tuple[int, Any, BatchList | None] | None = None
+        self._planned: tuple[int, Any, Listed | None] | None = None
 
     @abstractmethod
-    def _plan_anew(self, epoch: int) -> tuple[Any, BatchList | None]:
-        """What the epoch shows, its `row` int64 `[V]` the images; and its batches where they are listed."""
+    def _plan_anew(self, epoch: int) -> tuple[Any, Listed | None]:
+        """What the epoch shows, and its batches where they are listed; else of its `row`, int64 `[V]`."""
 
     @abstractmethod
     def _batch(self, members: np.ndarray, epoch: int, shown: Any) -> dict[str, Tensor]:
         """The batch of these of what the epoch shows."""
+
+    def _images_of(self, members: np.ndarray, shown: Any) -> int:
+        """How many images a batch of these reads: one each, where a task does not say otherwise."""
+        return len(members)
 
     @property
     def broken(self) -> int:
@@ -66,11 +79,11 @@ class Epochs(ABC):
                 yield self._batch(members, epoch, shown)
         else:
             mine = sampler.shares(len(listed), rank, world_size, start)
-            self._images.begin_epoch(int(np.diff(listed.starts)[mine].sum()))
+            self._images.begin_epoch(sum(self._images_of(listed[number], shown) for number in mine))
             for number in mine[skip:]:
                 yield self._batch(listed[number], epoch, shown)
 
-    def _plan(self, epoch: int) -> tuple[Any, BatchList | None]:
+    def _plan(self, epoch: int) -> tuple[Any, Listed | None]:
         """As `_plan_anew`; of the epoch asked for last it is kept."""
         if self._planned is None or self._planned[0] != epoch:
             self._planned = epoch, *self._plan_anew(epoch)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -10,12 +10,13 @@ import torch
 from pixelbert_fast.data import sampler
 from pixelbert_fast.data.batch_list import in_runs
 from pixelbert_fast.errors import UserError
+from pixelbert_fast.tasks.epochs import Epochs
 from pixelbert_fast.tasks.nlvr2.sharing import SharedPairs
 from pixelbert_fast.tasks.nlvr2.statements import UNKNOWN, Statements
 from pixelbert_fast.tasks.sized_images import SizedImages
 
 
-class PairBatches:
+class PairBatches(Epochs):
     """Batches of the `PairBatch` contract over the statements of one split of a built set.
 
     CPU tensors, but `pixel_values` are where the decoder leaves them. A batch holds half as many statements
@@ -30,43 +31,19 @@ class PairBatches:
 
     def __init__(self, split, pairs, tokenizer, image_processor, config, device: torch.device | str = "cpu"):
         """split: the images. pairs: the statements about them (`BuiltSet.pairs`). config: the run's."""
-        self._seed = config.seed
+        images = SizedImages(split, image_processor, config, device)
+        super().__init__(images, config.training.images_per_batch, config.seed)
         self.statements = Statements(pairs, tokenizer, config.data.max_text_length)
-        self._images = SizedImages(split, image_processor, config, device)
         self._images.check_bounds(2 * self.statements.longest)
         self._shared = [
             (numbers, SharedPairs(self.statements.sides[numbers]), pixels, self._room(config, pixels))
             for numbers, pixels in self._classes()
         ]
-        self._listed: tuple[int, list[np.ndarray]] | None = None
 
-    @property
-    def broken(self) -> int:
-        return self._images.broken
+    def _images_of(self, members: np.ndarray, shown: None) -> int:
+        return len(np.unique(self.statements.sides[members]))
 
-    def names(self, rows: Sequence[int]) -> list[str]:
-        """The images of a batch's `rows` as messages call them."""
-        return self._images.names(rows)
-
-    def steps_per_epoch(self, world_size: int = 1, epoch: int = 0, start: int = 0) -> int:
-        """How many batches each rank gets in an epoch, see `sampler.shares`."""
-        return len(sampler.shares(len(self._list(epoch)), 0, world_size, start))
-
-    def epoch(
-        self, epoch: int, rank: int = 0, world_size: int = 1, skip: int = 0, start: int = 0
-    ) -> Iterator[dict]:
-        """The batches of one rank in one epoch, without the first `skip`, which cost nothing.
-
-        start: how many batches of all ranks together had been shown, of this epoch, when the run went on with
-        `world_size` ranks; the steps are counted from there.
-        """
-        listed = self._list(epoch)
-        mine = [listed[number] for number in sampler.shares(len(listed), rank, world_size, start)]
-        self._images.begin_epoch(sum(len(np.unique(self.statements.sides[members])) for members in mine))
-        for members in mine[skip:]:
-            yield self.of(members, epoch)
-
-    def of(self, members: np.ndarray, epoch: int) -> dict:
+    def _batch(self, members: np.ndarray, epoch: int, shown: None = None) -> dict:
         """The batch of these statements by number."""
         rows, places = np.unique(self.statements.sides[members], return_inverse=True)
         places = places.reshape(-1, 2)
@@ -108,19 +85,17 @@ class PairBatches:
             )
         return most // 2
 
-    def _list(self, epoch: int) -> list[np.ndarray]:
-        """The epoch's batches, those of all ranks; of the epoch asked for last, kept."""
-        if self._listed is None or self._listed[0] != epoch:
-            stream = sampler.random_stream(self._seed, epoch, _ORDER)
-            lists, cost = [], []
-            for numbers, shared, pixels, room in self._shared:
-                lists.append([numbers[one] for one in shared.batches(room, stream)])
-                cost += [len(one) * pixels for one in lists[-1]]
-            alike = self._images.batching.alike if self._images.batching else 1
-            order = in_runs([len(one) for one in lists], np.array(cost), alike, stream)
-            every = [one for own in lists for one in own]
-            self._listed = epoch, [every[number] for number in order]
-        return self._listed[1]
+    def _plan_anew(self, epoch: int) -> tuple[None, list[np.ndarray]]:
+        """An epoch shows every statement: its batches say all."""
+        stream = sampler.random_stream(self._seed, epoch, _ORDER)
+        lists, cost = [], []
+        for numbers, shared, pixels, room in self._shared:
+            lists.append([numbers[one] for one in shared.batches(room, stream)])
+            cost += [len(one) * pixels for one in lists[-1]]
+        alike = self._images.batching.alike if self._images.batching else 1
+        order = in_runs([len(one) for one in lists], np.array(cost), alike, stream)
+        every = [one for own in lists for one in own]
+        return None, [every[number] for number in order]
 
 
 # The name of this file's random stream (see `sampler.random_stream`).

@@ -13,6 +13,7 @@ from pixelbert_fast.data.captions import lengths_mask
 from pixelbert_fast.data.decoded import DecodedImages
 from pixelbert_fast.data.sizes import SizePlan, plan_sizes
 from pixelbert_fast.errors import UserError
+from pixelbert_fast.tasks.epochs import Epochs
 from pixelbert_fast.tasks.pretraining.masking import IGNORED, mask_tokens
 from pixelbert_fast.tasks.pretraining.matching import share_out
 from pixelbert_fast.tasks.pretraining.material import Epoch, Material, Part, Shown
@@ -48,7 +49,7 @@ class PretrainingOptions:
     broken_limit: float = 0.01
 
 
-class PretrainingBatches:
+class PretrainingBatches(Epochs):
     """Batches of the `PretrainingBatch` contract over one split of a built set, or several.
 
     CPU tensors, but `pixel_values` are where the decoder leaves them.
@@ -84,7 +85,7 @@ class PretrainingBatches:
             largest = int(self._sizes.buckets.astype(np.int64).prod(axis=1).max())
             longest = self._material.captions.longest * options.captions_per_image
             check_bounds(options.batching, largest, longest)
-        self._images = DecodedImages(
+        images = DecodedImages(
             self._material.images(["image", "height", "width"], ["key"]),
             image_processor,
             options.cache_megabytes,
@@ -93,9 +94,9 @@ class PretrainingBatches:
             device=options.device,
             broken_limit=options.broken_limit,
         )
+        super().__init__(images, options.images_per_batch, options.seed)
         self._vocab_size, self._mask_id = len(tokenizer), int(tokenizer.mask_token_id)
         self._special_ids = np.array(tokenizer.all_special_ids, dtype=np.int64)
-        self._planned: tuple[int, Shown, BatchList | None] | None = None
         self.dropped = 0
 
     @property
@@ -103,54 +104,18 @@ class PretrainingBatches:
         return self._material.captions.truncated
 
     @property
-    def broken(self) -> int:
-        return self._images.broken
-
-    def names(self, rows: Sequence[int]) -> list[str]:
-        """The images of a batch's `rows` as messages call them."""
-        return self._images.names(rows)
-
-    @property
     def sizes(self) -> SizePlan | None:
         """The size plan of `options.batching`."""
         return self._sizes
 
-    def steps_per_epoch(self, world_size: int = 1, epoch: int = 0, start: int = 0) -> int:
-        """How many batches each rank gets in an epoch, see `epoch`; bounds on tokens make epochs differ."""
-        shown, listed = self._plan(epoch)
-        per_batch = self.options.images_per_batch
-        if listed is None:
-            return sampler.steps_per_epoch(len(shown.row), per_batch, world_size, start)
-        return len(sampler.shares(len(listed), 0, world_size, start))
-
     def epoch(
         self, epoch: int, rank: int = 0, world_size: int = 1, skip: int = 0, start: int = 0
     ) -> Iterator[dict]:
-        """The batches of one rank in one epoch, without the first `skip`, which cost nothing.
+        """As `Epochs.epoch`, which says what the arguments are."""
+        self.dropped = self._plan(epoch)[0].plan.dropped
+        yield from super().epoch(epoch, rank, world_size, skip, start)
 
-        start: how many batches of all ranks together had been shown, of this epoch, when the run went on with
-        `world_size` ranks; the steps are counted from there.
-        """
-        options = self.options
-        shown, listed = self._plan(epoch)
-        self.dropped = shown.plan.dropped
-        if listed is None:
-            per_batch, count = options.images_per_batch, len(shown.row)
-            mine = sampler.batches(count, per_batch, options.seed, epoch, rank, world_size, start)
-            self._images.begin_epoch(mine.size)
-            for members in mine[skip:]:
-                yield self._batch(members, epoch, shown)
-        else:
-            mine = sampler.shares(len(listed), rank, world_size, start)
-            self._images.begin_epoch(int(np.diff(listed.starts)[mine].sum()))
-            for number in mine[skip:]:
-                yield self._batch(listed[number], epoch, shown)
-
-    def _plan(self, epoch: int) -> tuple[Shown, BatchList | None]:
-        """What the epoch shows, and its batches where they are listed; of the epoch asked for last, kept."""
-        planned = self._planned
-        if planned is not None and planned[0] == epoch:
-            return planned[1:]
+    def _plan_anew(self, epoch: int) -> tuple[Shown, BatchList | None]:
         options, listed = self.options, None
         shares = options.captions_per_image, options.mismatched_share
         # The first rule keeps images without a pair, and one of them could be a whole batch.
@@ -169,7 +134,6 @@ class PretrainingBatches:
                 shown.longest,
                 options.captions_per_image,
             )
-        self._planned = epoch, shown, listed
         return shown, listed
 
     def _batch(self, members: np.ndarray, epoch: int, shown: Shown) -> dict:
