@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 from pixelbert_fast.errors import UserError
 
@@ -24,12 +24,16 @@ def chosen_device(name: str | None) -> str:
 
 @contextmanager
 def progress_bar(title: str, unit: str = "image") -> Iterator[Callable[[int, int], None]]:
-    """A bar on stderr, moved by calling what is given with (done, in all)."""
+    """A bar on stderr, moved by calling what is given with (done, in all), and there from the first call."""
     from pixelbert_fast.training.logs import bar
 
-    with bar(title, None, unit=unit) as shown:
+    with ExitStack() as held:
+        shown = None
 
         def reached(done: int, total: int) -> None:
+            nonlocal shown
+            if shown is None:  # what is refused before anything is done shows none
+                shown = held.enter_context(bar(title, total, unit=unit))
             if done < shown.n:
                 shown.reset(total)
             shown.total = total

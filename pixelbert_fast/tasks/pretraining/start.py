@@ -47,7 +47,7 @@ def check_checkpoint(path: str) -> None:
     from pixelbert_fast.model import PixelBertConfig
 
     if not Path(path, "config.json").is_file():
-        raise UserError(f"there is no checkpoint at {path}: it holds no config.json")
+        raise UserError(f"there is no checkpoint at {path}: it holds no config.json; {_instead(Path(path))}")
     try:
         saved = PixelBertConfig.get_config_dict(path)[0]
     except OSError as error:
@@ -55,6 +55,15 @@ def check_checkpoint(path: str) -> None:
     kind = saved.get("model_type")
     if kind != PixelBertConfig.model_type:
         raise UserError(f"{path} holds a model of type {kind!r}, not a Pixel-BERT; check start.checkpoint")
+
+
+def _instead(path: Path) -> str:
+    """What to do where a folder is no checkpoint."""
+    if (path / "checkpoint" / "config.json").is_file():
+        return f"{path}/checkpoint has one"
+    if (path / "run.json").is_file():
+        return f"the run has not finished, but `pixelbert export {path} --out DIR` writes what it has saved"
+    return "give the folder that a finished run wrote, or an export"
 
 
 def load_checkpoint(model: nn.Module, path: str) -> None:
