@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from transformers import AutoTokenizer
 
 from pixelbert_fast import PixelBertForNaturalLanguageVisualReasoning
 from pixelbert_fast.data.records import open_set
@@ -212,3 +213,11 @@ def test_the_table_says_that_images_could_not_be_decoded(trained, tmp_path):
     found = checkpoint_evaluation("nlvr2")(output, open_set(directory), "train", EvaluationRequest())
     assert (found.metrics["broken"], found.metrics["images"]) == (1, 4)
     assert dict(found.rows)["train: images that cannot be decoded"] == "1 of 4"
+
+
+def test_two_statements_of_one_name_are_refused(few, trained):
+    pairs = open_set(few).pairs("val")
+    twice = pairs.map(lambda row: {"identifier": "dev-1-0-0"})
+    tokenizer = AutoTokenizer.from_pretrained(trained[1] / "checkpoint")
+    with pytest.raises(UserError, match="are called dev-1-0-0"):
+        _ = Statements(twice, tokenizer, 12).identifiers

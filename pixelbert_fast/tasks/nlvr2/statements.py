@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from pixelbert_fast.data.captions import TokenisedCaptions, lengths_mask
+from pixelbert_fast.errors import UserError
 
 UNKNOWN = -100
 """The label of a statement of which nobody has said whether it is true, as the loss knows it."""
@@ -57,14 +58,18 @@ class Statements:
 
     @cached_property
     def identifiers(self) -> list[str]:
-        """What the prediction file calls each.
+        """What the prediction file calls each. Raises UserError where two have one name.
 
         Of a set that names none: `set-SENTENCE-TIME-0`, in the official form, where SENTENCE numbers the
         different texts and TIME counts the pairs of images that one was shown with; consistency is then over
         all of these.
         """
         if "identifier" in self._pairs.column_names:
-            return self._pairs["identifier"][:]
+            named = self._pairs["identifier"][:]
+            name, times = Counter(named).most_common(1)[0]
+            if times > 1:
+                raise UserError(f"{times} statements are called {name}, one of which would count: name each")
+            return named
         numbers: dict[str, int] = {}
         times: Counter[int] = Counter()
         found = []
