@@ -231,10 +231,27 @@ def test_predict_vqa_from_the_command_line(learnt, tmp_path, capsys):
         ({2: str(tmp_path / "missing.png")}, "missing.png"),
         ({3: " "}, "the question is empty"),
         ({5: str(tmp_path)}, "no checkpoint at"),
+        ({5: str(learnt.folder.path.parent)}, "give the folder that a finished run wrote"),
     ):
         wrong = [changed.get(place, word) for place, word in enumerate(line)]
         assert cli.main([*wrong, "--device", "cpu"]) == 2, wrong
         assert said in capsys.readouterr().err
+
+
+def test_a_question_that_is_cut_is_answered_with_a_warning(learnt, tmp_path, caplog):
+    picture = vqa_sets.picture(1, (32, 48))
+    ask(learnt.folder.path, picture, "what colour is it?")
+    assert not caplog.records
+    ask(learnt.folder.path, picture, "what colour is it? " * 9)
+    assert ["1 of the texts is longer than the 12" in one.getMessage() for one in caplog.records] == [True]
+
+
+def test_what_is_refused_shows_no_bar(learnt, directory, tmp_path, capsys):
+    (tmp_path / "run.json").write_text("{}")
+    line = ["evaluate", "vqa", "--checkpoint", str(tmp_path), "--data", str(directory), "--device", "cpu"]
+    assert cli.main(line) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and f"pixelbert export {tmp_path} --out DIR" in error
 
 
 def test_answers_come_with_the_scores_of_the_model(learnt, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,6 +16,8 @@ from pixelbert_fast.errors import UserError
 from pixelbert_fast.model.downstream import PixelBertForDownstreamTask
 from pixelbert_fast.tasks.protocol import Progress
 from pixelbert_fast.tasks.saved_model import checkpoint_folder, open_saved
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,18 @@ def only_one_process(task: str) -> None:
     """Raises UserError under torchrun with several processes, each of which would do and write the same."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise UserError(f"{task} is evaluated by one process: run the same command without torchrun")
+
+
+def warn_of_cut(processor: PixelBertProcessor) -> None:
+    """Says that the model has not read the whole of what it is asked."""
+    if processor.truncated_texts:
+        logger.warning(
+            "%d of the texts %s longer than the %d word pieces that the model was trained with, and lost the "
+            "rest",
+            processor.truncated_texts,
+            "is" if processor.truncated_texts == 1 else "are",
+            processor.max_text_length,
+        )
 
 
 def load_fine_tuned(

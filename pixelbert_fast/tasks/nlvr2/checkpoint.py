@@ -11,7 +11,13 @@ import torch
 from pixelbert_fast.data.records import BuiltSet
 from pixelbert_fast.errors import UserError
 from pixelbert_fast.model import PixelBertForNaturalLanguageVisualReasoning
-from pixelbert_fast.tasks.fine_tuned import Evaluated, EvaluationRequest, load_fine_tuned, only_one_process
+from pixelbert_fast.tasks.fine_tuned import (
+    Evaluated,
+    EvaluationRequest,
+    load_fine_tuned,
+    only_one_process,
+    warn_of_cut,
+)
 from pixelbert_fast.tasks.nlvr2.evaluation import judge, table
 from pixelbert_fast.tasks.nlvr2.prediction_file import write_predictions
 from pixelbert_fast.tasks.nlvr2.statements import Statements
@@ -72,6 +78,7 @@ def judge_pair(
         raise UserError('a statement is empty: say something, as "both images have a red star"')
     model, processor = load_fine_tuned(checkpoint, PixelBertForNaturalLanguageVisualReasoning, device)
     inputs = processor(images=[left, right], text=list(statements)).to(device)
+    warn_of_cut(processor)
     sides = torch.tensor([[0, 1]] * len(statements), device=device)
     with torch.inference_mode():
         logits = model(**inputs, image_index=sides).logits

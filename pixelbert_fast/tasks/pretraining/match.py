@@ -11,6 +11,7 @@ import torch
 from pixelbert_fast.data.processor import PixelBertProcessor
 from pixelbert_fast.errors import UserError
 from pixelbert_fast.model import PixelBertForPreTraining
+from pixelbert_fast.tasks.fine_tuned import warn_of_cut
 from pixelbert_fast.tasks.saved_model import checkpoint_folder, open_saved
 
 
@@ -33,6 +34,7 @@ def match(
         raise UserError('a caption is empty: give one, as "a red star above a blue circle"')
     model, processor = _loaded(checkpoint)
     inputs = processor(images=image, text=list(captions)).to(device)
+    warn_of_cut(processor)
     every = torch.zeros(len(captions), dtype=torch.int64, device=device)
     nothing = torch.full_like(inputs["input_ids"], _IGNORED)
     with torch.inference_mode():

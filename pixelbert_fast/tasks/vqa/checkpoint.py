@@ -11,7 +11,13 @@ import torch
 from pixelbert_fast.data.records import BuiltSet
 from pixelbert_fast.errors import UserError
 from pixelbert_fast.model.vqa import PixelBertForVisualQuestionAnswering
-from pixelbert_fast.tasks.fine_tuned import Evaluated, EvaluationRequest, load_fine_tuned, only_one_process
+from pixelbert_fast.tasks.fine_tuned import (
+    Evaluated,
+    EvaluationRequest,
+    load_fine_tuned,
+    only_one_process,
+    warn_of_cut,
+)
 from pixelbert_fast.tasks.protocol import percent
 from pixelbert_fast.tasks.vqa.evaluation import Accuracies, Answered, EvaluationOptions, accuracies, answers
 from pixelbert_fast.tasks.vqa.official import Edition
@@ -91,6 +97,7 @@ def ask(
         raise UserError('the question is empty: ask something, as "what colour is the shape?"')
     model, processor = load_fine_tuned(checkpoint, PixelBertForVisualQuestionAnswering, device)
     inputs = processor(images=image, text=question).to(device)
+    warn_of_cut(processor)
     with torch.inference_mode():
         scores = model(**inputs).logits[0].float().sigmoid()
     best = torch.topk(scores, min(top, len(scores)))
