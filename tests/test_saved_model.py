@@ -12,6 +12,7 @@ from huggingface_hub.utils import are_progress_bars_disabled
 from safetensors.torch import load_file, save_file
 from transformers.utils import logging
 
+from pixelbert_fast import cli
 from pixelbert_fast.errors import UserError
 from pixelbert_fast.model import PixelBertForPreTraining, PixelBertForVisualQuestionAnswering
 from pixelbert_fast.tasks import make_task
@@ -132,3 +133,17 @@ def test_no_bars_of_transformers_are_shown_and_the_users_choice_comes_back(saved
     finally:
         (logging.enable_progress_bar if before else logging.disable_progress_bar)()
         assert of_the_hub == (not are_progress_bars_disabled())
+
+
+@pytest.mark.parametrize("asked", ["run", "checkpoint"])
+@pytest.mark.parametrize("blank", [True, False])
+def test_a_twin_without_pixels_is_not_shown_pixels_unnoticed(task, tmp_path, asked, blank, capsys):
+    run, data = tmp_path / "run", task._config.data.directory
+    task.save(task.model, run / "checkpoint")
+    (run / "run.json").write_text(json.dumps({"config": {"start": {"text_only": blank}}}))
+    given = run if asked == "run" else run / "checkpoint"
+    line = ["evaluate", "vqa", "--checkpoint", str(given), "--data", data, "--device", "cpu"]
+    assert cli.main(line) == 0
+    assert ("was trained on blank images" in capsys.readouterr().err) == blank
+    assert cli.main([*line, "--text-only"]) == 0
+    assert "was trained on blank images" not in capsys.readouterr().err

@@ -48,6 +48,7 @@ def evaluate(
     from pixelbert_fast.data.records import open_set
     from pixelbert_fast.tasks import checkpoint_evaluation
     from pixelbert_fast.tasks.fine_tuned import EvaluationRequest
+    from pixelbert_fast.tasks.saved_model import trained_blank
     from pixelbert_fast.tasks.whole_file import written_whole
     from pixelbert_fast.training.provenance import versions
 
@@ -57,6 +58,9 @@ def evaluate(
         _check_place(file)
     if out is not None and predictions is not None and out.resolve() == predictions.resolve():
         raise UserError(f"--out and --predictions are both {out}; give each a file of its own")
+    if trained_blank(checkpoint) and not text_only:
+        note = f"{checkpoint} was trained on blank images and is now shown pixels: --text-only shows it none"
+        typer.echo(f"warning: {note}", err=True)
     with progress_bar(f"{task} on {data}, {split}") as progress:
         request = EvaluationRequest(
             out=out,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import torch
@@ -21,6 +22,17 @@ def checkpoint_folder(path: str | Path) -> Path:
     """The checkpoint in a finished run's folder, or the folder itself."""
     inside = Path(path) / "checkpoint"
     return inside if (inside / "config.json").is_file() else Path(path)
+
+
+def trained_blank(path: str | Path) -> bool:
+    """Whether the run of this folder, or of the one it lies in, was shown no pixels (`start.text_only`)."""
+    for folder in (Path(path), Path(path).resolve().parent):
+        try:
+            told = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+            return bool(told["config"]["start"]["text_only"])
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+    return False
 
 
 def open_saved(
