@@ -8,7 +8,11 @@ import torch
 from PIL import Image
 from transformers import BertTokenizer, Trainer, TrainingArguments, pipeline, set_seed
 
-from pixelbert_fast import PixelBertForVisualQuestionAnswering, PixelBertProcessor
+from pixelbert_fast import (
+    PixelBertForPreTraining,
+    PixelBertForVisualQuestionAnswering,
+    PixelBertProcessor,
+)
 from pixelbert_fast.data.processor import PixelBertImageProcessor
 from pixelbert_fast.errors import UserError
 from pixelbert_fast.model import answer_labels
@@ -135,6 +139,15 @@ def test_a_pipeline_answers_with_the_model(saved, processor, tmp_path):
         assert [one["score"] for one in found] == pytest.approx([score for score, _ in expected[:3]])
     assert ask({"image": picture("red"), "question": question}, top_k=3) == found
     assert len(ask(image=picture("red"), question=question, top_k=99)) == len(ANSWERS)
+
+
+def test_a_pipeline_says_that_nothing_has_learnt_to_answer(saved, processor, tmp_path, caplog):
+    pipeline(TASK, model=str(saved), device="cpu")
+    assert not caplog.records
+    PixelBertForPreTraining(config(vocab_size=len(WORDS))).save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    pipeline(TASK, model=str(tmp_path), device="cpu")
+    assert [f"{tmp_path} has no answer head" in one.getMessage() for one in caplog.records] == [True]
 
 
 def test_a_pipeline_takes_lists(saved, processor):

@@ -13,6 +13,7 @@ question of every image. Importing this module registers it::
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -26,6 +27,8 @@ from transformers.utils import ModelOutput
 from pixelbert_fast.data.processor import PixelBertProcessor
 from pixelbert_fast.errors import UserError
 from pixelbert_fast.model import PixelBertForVisualQuestionAnswering
+
+logger = logging.getLogger(__name__)
 
 TASK = "pixelbert-visual-question-answering"
 
@@ -42,6 +45,15 @@ class VisualQuestionAnsweringPipeline(Pipeline):
     _load_tokenizer = False
     _load_image_processor = False
     _load_feature_extractor = False
+
+    def __init__(self, *arguments: Any, **options: Any):
+        super().__init__(*arguments, **options)
+        # Only a warning: one that was fine-tuned in memory since then knows its answers all the same.
+        if self.model.name_or_path and self.model.answer_head.fresh:
+            logger.warning(
+                "%s has no answer head: unless the model was trained since, its answers are random",
+                self.model.name_or_path,
+            )
 
     def __call__(
         self,
