@@ -15,7 +15,7 @@ from pixelbert_fast.tasks.attending import AttentionMaps
 from pixelbert_fast.visualize.heat import coloured, spread_out
 
 _MARGIN = 12
-_TITLE, _NOTE = 15, 11
+_TITLE, _NOTE = 18, 14
 """Font sizes in pixels."""
 _INK, _FAINT = (27, 29, 32), (97, 102, 109)
 
@@ -31,7 +31,7 @@ def draw(
     opacity: float = 0.6,
     smooth: bool = True,
     common: bool = False,
-    panel: int = 160,
+    panel: int = 192,
     columns: int | None = None,
 ) -> Image.Image:
     """A figure of `image` and its word maps, side by side, each with its word as title.
@@ -66,7 +66,7 @@ def draw(
     rgb = to_rgb(image)
     size = (max(1, round(panel * rgb.shape[0] / rgb.shape[1])), panel)
     ground = np.asarray(Image.fromarray(rgb).resize(size[::-1], Image.Resampling.LANCZOS))
-    pictures = [(Image.fromarray(ground), "image", f"{maps.grid[0]} x {maps.grid[1]} pixels")]
+    pictures = [(Image.fromarray(ground), "image", f"read as {maps.grid[0]} x {maps.grid[1]} cells")]
     for number, one in zip(chosen, shown, strict=True):
         most = float(shown.max() if common else one.max())
         values, covered = spread_out(one, size, maps, smooth=smooth)
