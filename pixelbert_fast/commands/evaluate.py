@@ -16,13 +16,14 @@ from .showing import chosen_device, progress_bar, table
 
 _HELP = """Score a fine-tuned checkpoint on a split of a built data set: a table, and the metrics as JSON.
 
-A checkpoint that has not learnt the task is refused. VQA on a split without public answers has no accuracy;
+A checkpoint that has not learnt the task is refused; grounding (does a word's attention find what it names?)
+takes any, and sets whose truth is known. VQA on a split without public answers has no accuracy;
 its predictions are what the evaluation server takes.
 """
 
 
 def evaluate(
-    task: Annotated[str, typer.Argument(help="vqa, nlvr2 or retrieval.")],
+    task: Annotated[str, typer.Argument(help="vqa, nlvr2, retrieval or grounding.")],
     checkpoint: Annotated[Path, typer.Option(help="A checkpoint, or the folder of the run that made it.")],
     data: Annotated[Path, typer.Option(help="A built data set.")],
     split: Annotated[str, typer.Option(help="Which split.")] = "val",
