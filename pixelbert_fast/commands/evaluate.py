@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from pixelbert_fast.errors import UserError
+from pixelbert_fast.errors import Stopped, UserError
 
 from .showing import chosen_device, progress_bar, table
 
@@ -20,6 +20,9 @@ A checkpoint that has not learnt the task is refused; grounding (does a word's a
 takes any, and sets whose truth is known. VQA on a split without public answers has no accuracy;
 its predictions are what the evaluation server takes.
 """
+
+_LOST = "nothing was written; run the same command again to begin anew, with --images fewer for less"
+_AGAIN = "run the same command again to go on"
 
 
 def evaluate(
@@ -69,7 +72,10 @@ def evaluate(
             progress=progress,
             options=_options(option or []),
         )
-        evaluated = work(checkpoint, built, split, request)
+        try:
+            evaluated = work(checkpoint, built, split, request)
+        except KeyboardInterrupt:
+            raise Stopped(f"stopped; {_AGAIN if task == 'retrieval' and out else _LOST}") from None
     if os.environ.get("RANK", "0") != "0":  # of torchrun: the first process tells for all
         return
     typer.echo(table(evaluated.rows))

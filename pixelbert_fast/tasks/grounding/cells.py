@@ -54,8 +54,10 @@ class Target:
 
     @property
     def touched(self) -> np.ndarray:
-        """bool ``[rows, columns]``: the cells of which any part belongs to it; their centres lie at most half a
-        window outside it."""
+        """bool ``[rows, columns]``: the cells of which any part belongs to it.
+
+        Their centres lie at most half a window outside it.
+        """
         return self.share > _ROUNDING
 
 

@@ -27,7 +27,7 @@ import numpy as np
 from pixelbert_fast.data.processor import PixelBertProcessor
 from pixelbert_fast.data.records import BuiltSet
 from pixelbert_fast.errors import UserError
-from pixelbert_fast.model import FastPixelBERT
+from pixelbert_fast.model import FastPixelBERT, PixelBertConfig
 from pixelbert_fast.tasks.architecture import seeded
 from pixelbert_fast.tasks.fine_tuned import Evaluated, EvaluationRequest, checkpoint_folder
 from pixelbert_fast.tasks.grounding.captions import CaptionReader
@@ -97,11 +97,7 @@ def evaluate_checkpoint(
         )
 
     trained = {name: measured(model, name) for name in splits}
-    untrained = []
-    for seed in range(seeds):
-        with seeded(seed):
-            fresh = FastPixelBERT(model.config).to(request.device).eval()
-        untrained.append(measured(fresh, split))
+    untrained = [measured(_untrained(model.config, seed, request.device), split) for seed in range(seeds)]
     drawn = weights(asked[split].images)
     found = _beside_untrained(trained[split], untrained, drawn)
     other = found if choose == split else figures(trained[choose], weights(asked[choose].images))
@@ -125,10 +121,15 @@ def evaluate_checkpoint(
     return Evaluated(metrics, rows(split, metrics))
 
 
+def _untrained(config: PixelBertConfig, seed: int, device) -> FastPixelBERT:
+    with seeded(seed):
+        return FastPixelBERT(config).to(device).eval()
+
+
 def _beside_untrained(
     trained: Measured, untrained: Sequence[Measured], drawn: np.ndarray
 ) -> dict[str, dict[str, Any]]:
-    """`figures.figures` with those of the untrained models, taken together, and how far they are above them."""
+    """`figures.figures` with those of the untrained models, taken together, and how far it is above."""
     found, pooled = figures(trained, drawn), together(untrained)
     beside = figures(pooled, drawn)
     for kind, own in found.items():

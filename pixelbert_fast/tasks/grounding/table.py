@@ -37,9 +37,9 @@ _COLUMNS = (
     ("words", 7),
     ("chance", 8),
     ("untrained", 11),
-    ("layer 1", 22),
-    ("best layer", 26),
-    ("best head", 28),
+    ("layer 1", 16),
+    ("best layer", 20),
+    ("best head", 24),
     ("permuted", 10),
     ("rollout", 9),
 )
@@ -89,5 +89,5 @@ def _percent(share: float) -> str:
 
 
 def _interval(figure: list[float]) -> str:
-    mean, low, high = figure
-    return f"{_percent(mean)} ({_percent(low)} .. {_percent(high)})"
+    mean, low, high = (100 * value for value in figure)
+    return f"{mean:.1f} ({low:.0f} .. {high:.0f})"

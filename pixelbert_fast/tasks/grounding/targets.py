@@ -10,7 +10,6 @@ import numpy as np
 from pixelbert_fast.tasks.grounding.cells import Grid, target_of, without
 from pixelbert_fast.tasks.grounding.mentions import Mention
 
-
 PARTS = ("cells", "touched", "share")
 """What a word's target holds, in order."""
 
