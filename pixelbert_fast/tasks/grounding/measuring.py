@@ -19,7 +19,7 @@ from pixelbert_fast.tasks.grounding.captions import CaptionReader
 from pixelbert_fast.tasks.grounding.cells import Grid, scaled
 from pixelbert_fast.tasks.grounding.mentions import ATTRIBUTES
 from pixelbert_fast.tasks.grounding.scores import hits, shares
-from pixelbert_fast.tasks.grounding.targets import OtherTargets, Word, word_of
+from pixelbert_fast.tasks.grounding.targets import OtherTargets, Targets, Word
 
 SCORES = ("pointing", "near", "mass")
 """Of each map of each word: whether its maximum falls on the word's target; whether on a cell that the target
@@ -93,8 +93,12 @@ def ask(split, reader: CaptionReader, processor: PixelBertProcessor, model) -> A
         asked.untrue += found.untrue
         asked.unread += found.unread
         boxes = [scaled(thing["box"], stored, read) for thing in parse(record["scene"])["objects"]]
-        for caption, mentions in found.read:
-            asked.words += [word_of(number, caption, mention, boxes, grid) for mention in mentions]
+        targets = Targets(boxes, grid)
+        asked.words += [
+            Word(number, caption, mention, grid, targets.of(mention.objects))
+            for caption, mentions in found.read
+            for mention in mentions
+        ]
     return asked
 
 

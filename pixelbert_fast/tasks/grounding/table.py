@@ -23,6 +23,8 @@ def rows(split: str, metrics: Mapping[str, Any]) -> list[tuple[str, str]]:
     found = [
         (split, f"{metrics['images']:,} images, {metrics['captions']:,} captions"),
         ("best layer, best head", f"furthest above permuted on {chosen}"),
+        ("permuted", "of the best head: its maps beside what other images' captions name there"),
+        ("untrained", "the best of all maps of an untrained model, chosen on these very images"),
     ]
     left_out = {name.replace("_", " "): count for name, count in metrics["left_out"].items() if count}
     if left_out:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from pixelbert_fast.tasks.grounding.cells import Grid, target_of, without
+from pixelbert_fast.tasks.grounding.cells import Box, Grid, target_of, without
 from pixelbert_fast.tasks.grounding.mentions import Mention
 
 PARTS = ("cells", "touched", "share")
@@ -67,20 +67,26 @@ class OtherTargets:
         return None
 
 
-def word_of(
-    image: int,
-    caption: str,
-    mention: Mention,
-    boxes: list[tuple[float, float, float, float]],
-    grid: Grid,
-) -> Word:
-    """boxes: of all the objects of the image, in pixels of the image as the model reads it."""
-    if mention.objects:
-        target = target_of([boxes[number] for number in sorted(mention.objects)], grid)
-    else:
-        target = without(target_of(boxes, grid))
-    parts = np.stack([getattr(target, part).ravel().astype(np.float64) for part in PARTS])
-    return Word(image, caption, mention, grid, parts)
+class Targets:
+    """The targets of an image's words on its grid, each computed once.
+
+    boxes: of all the objects of the image, in pixels of the image as the model reads it.
+    """
+
+    def __init__(self, boxes: Sequence[Box], grid: Grid):
+        self._boxes, self._grid = boxes, grid
+        self._found: dict[frozenset[int], np.ndarray] = {}
+
+    def of(self, objects: frozenset[int]) -> np.ndarray:
+        """As `Word.target`, of the objects of these numbers, or of the ground (see `Mention.objects`)."""
+        if objects not in self._found:
+            if objects:
+                target = target_of([self._boxes[number] for number in sorted(objects)], self._grid)
+            else:
+                target = without(target_of(self._boxes, self._grid))
+            parts = [getattr(target, part).ravel().astype(np.float64) for part in PARTS]
+            self._found[objects] = np.stack(parts)
+        return self._found[objects]
 
 
 def _slots(word: Word) -> tuple[tuple, tuple]:
