@@ -74,6 +74,21 @@ def test_every_caption_is_asked_about(built, asked, processor, model):
     assert word.target[2].mean() == pytest.approx(area, abs=1e-9)
 
 
+def test_other_objects_are_those_not_named(asked):
+    for word in asked.words:
+        cells, _, _, other = word.target
+        assert not (cells * other).any()
+        if word.mention.kind == "ground":
+            assert not other.any()
+        else:
+            # What is on no object is the ground, of the same image.
+            ground = next(
+                (one for one in asked.words if one.image == word.image and not one.mention.objects), None
+            )
+            assert ground is None or ((cells + other) == 1 - ground.target[0]).all()
+    assert any(word.target[3].any() for word in asked.words)
+
+
 def test_other_targets_are_those_of_the_slot_in_other_images(asked):
     others = OtherTargets(asked.words)
     for word in asked.words[::37]:
@@ -132,6 +147,7 @@ def test_figures_of_made_up_attention(built, asked, processor, monkeypatch):
         chance = own["chance"]
         right, even, mean, corner, nothing = own["maps"][:5]
         assert right["pointing"] == right["near"] == [1, 1, 1]
+        assert right["other"] == [0, 0, 0]
         assert own["maps"][6] == {**right, "layer": "rollout", "head": None}
         assert 0 < right["above_permuted"][1] <= right["above_permuted"][0] < 1
         assert (right["layer"], right["head"]) == (1, 1)
@@ -141,6 +157,7 @@ def test_figures_of_made_up_attention(built, asked, processor, monkeypatch):
             assert other["pointing"][0] == pytest.approx(chance["pointing"], abs=1e-9)
             assert other["near"][0] == pytest.approx(chance["near"], abs=1e-9)
             assert other["mass"][0] == pytest.approx(chance["mass"], abs=1e-9)
+            assert other["other"][0] == pytest.approx(chance["other"], abs=1e-9)
         assert even["to_pixels"] == pytest.approx([0.5] * 3)
         assert nothing["to_pixels"] == [0, 0, 0]
         words = [word for word in asked.words if kind in measuring._kinds(word.mention.kind)]
@@ -175,7 +192,7 @@ def test_intervals_are_of_images():
         sums = np.zeros((len(counts), len(MEASURES), 1))
         sums[:, 0, 0] = times
         measured = Measured(
-            [(0, None)], {"noun": counts}, {"noun": sums}, {"noun": np.zeros((len(counts), 3))}
+            [(0, None)], {"noun": counts}, {"noun": sums}, {"noun": np.zeros((len(counts), 4))}
         )
         return figuring.figures(measured, figuring.weights(len(counts)))["noun"]["maps"][0]["pointing"]
 

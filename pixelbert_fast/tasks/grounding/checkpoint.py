@@ -10,6 +10,8 @@ by the mean of a layer's heads, and by attention rollout:
 - *near*: the same with every cell that the target touches, whose centres lie up to half a cell outside it
   (their game has a margin too, of 15 pixels);
 - *mass*: the mean share of a word's attention to pixels that lies on the target, by area;
+- *other*: the share of words whose map has its maximum on another object of the image: a map that finds
+  whatever stands out finds these as often;
 
 beside *chance* (the target's share of the cells, and of the area), the *permuted* figure (the same map
 against what words of the same slot of a caption name in other images: what is got by knowing only where

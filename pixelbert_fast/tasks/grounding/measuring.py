@@ -21,11 +21,12 @@ from pixelbert_fast.tasks.grounding.mentions import ATTRIBUTES
 from pixelbert_fast.tasks.grounding.scores import hits, shares
 from pixelbert_fast.tasks.grounding.targets import OtherTargets, Targets, Word
 
-SCORES = ("pointing", "near", "mass")
+SCORES = ("pointing", "near", "mass", "other")
 """Of each map of each word: whether its maximum falls on the word's target; whether on a cell that the target
-touches; and the share of its attention to pixels that lies on the target."""
+touches; the share of its attention to pixels that lies on the target; and whether its maximum falls on
+another object of the image instead."""
 
-MEASURES = (*SCORES, *(f"permuted_{score}" for score in SCORES), "to_pixels")
+MEASURES = (*SCORES, *(f"permuted_{score}" for score in SCORES[:3]), "to_pixels")
 """The same with the targets of other images; and the attention to pixels in all."""
 
 ATTRIBUTE = "attribute"
@@ -63,7 +64,7 @@ class Measured:
         counts: int64 ``[I]`` by kind: words.
         sums: float64 ``[I, len(MEASURES), C]`` by kind.
         chance: float64 ``[I, len(SCORES)]`` by kind, sums too: the share of the cells that are the target's,
-            that it touches, and of the grid's area.
+            that it touches, of the grid's area, and of the cells that are other objects'.
         cut: words that the model did not read, since the text was too long.
         alone: words without a permutation baseline: no other image has one of the kind. They are not counted.
         broken: images that could not be read.
@@ -177,7 +178,8 @@ def _maps_of(found: AttentionMaps, word: Word) -> np.ndarray | None:
 
 
 def _add(measured: Measured, images: int, word: Word, maps: np.ndarray, beside: np.ndarray) -> None:
-    found = np.stack([*_scores(maps, word.target), *_scores(maps, beside), maps.sum(-1, dtype=np.float64)])
+    permuted = _scores(maps, beside)[:3]
+    found = np.stack([*_scores(maps, word.target), *permuted, maps.sum(-1, dtype=np.float64)])
     for kind in _kinds(word.mention.kind):
         if kind not in measured.counts:
             measured.counts[kind] = np.zeros(images, dtype=np.int64)
@@ -190,8 +192,8 @@ def _add(measured: Measured, images: int, word: Word, maps: np.ndarray, beside: 
 
 def _scores(maps: np.ndarray, target: np.ndarray) -> list[np.ndarray]:
     """``[C]`` of each of SCORES, of maps ``[C, N]``; `target` as `Word.target`."""
-    cells, touched, share = target
-    return [hits(maps, cells), hits(maps, touched), shares(maps, share)]
+    cells, touched, share, other = target
+    return [hits(maps, cells), hits(maps, touched), shares(maps, share), hits(maps, other)]
 
 
 def _kinds(kind: str) -> Iterator[str]:

@@ -23,7 +23,8 @@ def rows(split: str, metrics: Mapping[str, Any]) -> list[tuple[str, str]]:
     found = [
         (split, f"{metrics['images']:,} images, {metrics['captions']:,} captions"),
         ("best layer, best head", f"furthest above permuted on {chosen}"),
-        ("permuted", "of the best head: its maps beside what other images' captions name there"),
+        ("other", "of the best head: its maximum is on another object of the image"),
+        ("permuted", "of the best head: its maps against what captions of other images name"),
         ("untrained", "the best of all maps of an untrained model, chosen on these very images"),
     ]
     left_out = {name.replace("_", " "): count for name, count in metrics["left_out"].items() if count}
@@ -42,6 +43,7 @@ _COLUMNS = (
     ("layer 1", 16),
     ("best layer", 20),
     ("best head", 24),
+    ("other", 8),
     ("permuted", 10),
     ("rollout", 9),
 )
@@ -59,12 +61,13 @@ def _line(metrics: Mapping[str, Any], kind: str, measure: str) -> str:
         _interval(first[measure]),
     ]
     if chosen is None:
-        cells += ["-", "-", "-"]
+        cells += ["-", "-", "-", "-"]
     else:
         layer, head = chosen["layer"]["here"], chosen["head"]["here"]
         cells += [
             f"L{layer['layer']} {_interval(layer[measure])}",
             f"L{head['layer']} H{head['head']} {_interval(head[measure])}",
+            _percent(head["other"][0]) if measure == "pointing" else "",
             _percent(head[f"permuted_{measure}"][0]),
         ]
     cells.append("-" if rollout is None else _percent(rollout[measure][0]))

@@ -10,15 +10,15 @@ import numpy as np
 from pixelbert_fast.tasks.grounding.cells import Box, Grid, target_of, without
 from pixelbert_fast.tasks.grounding.mentions import Mention
 
-PARTS = ("cells", "touched", "share")
-"""What a word's target holds, in order."""
+PARTS = ("cells", "touched", "share", "other")
+"""What a word's target holds, in order: see `cells.Target`; and the cells of the image's other objects."""
 
 
 @dataclass(frozen=True, eq=False)
 class Word:
     """A word of a caption of image `image`, and what it names.
 
-    target: float64 ``[len(PARTS), N]`` of the N cells of the grid, see `cells.Target`.
+    target: float64 ``[len(PARTS), N]`` of the N cells of the grid.
     """
 
     image: int
@@ -80,12 +80,14 @@ class Targets:
     def of(self, objects: frozenset[int]) -> np.ndarray:
         """As `Word.target`, of the objects of these numbers, or of the ground (see `Mention.objects`)."""
         if objects not in self._found:
+            every = target_of(self._boxes, self._grid)
             if objects:
                 target = target_of([self._boxes[number] for number in sorted(objects)], self._grid)
+                other = every.cells & ~target.cells
             else:
-                target = without(target_of(self._boxes, self._grid))
-            parts = [getattr(target, part).ravel().astype(np.float64) for part in PARTS]
-            self._found[objects] = np.stack(parts)
+                target, other = without(every), np.zeros_like(every.cells)
+            parts = (target.cells, target.touched, target.share, other)
+            self._found[objects] = np.stack([part.ravel().astype(np.float64) for part in parts])
         return self._found[objects]
 
 
