@@ -20,7 +20,7 @@ import typer
 from . import __version__, commands
 from .commands.stopping import Stoppable, Stopped
 from .data.catalogue import listing
-from .errors import RunError, UserError, nearest
+from .errors import RunError, Stopped, UserError, nearest
 
 # Typer's own UsageError has no public name: older versions take it from click, newer ones from a copy inside.
 _UsageError = typer.BadParameter.__base__

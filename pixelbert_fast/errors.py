@@ -1,4 +1,4 @@
-"""The two errors a user can meet, and the search for the name they probably meant."""
+"""The errors a user can meet, and the search for the name they probably meant."""
 
 from __future__ import annotations
 
@@ -12,6 +12,10 @@ class UserError(Exception):
 
 class RunError(Exception):
     """Something failed that was asked for correctly: one sentence saying what. Exit status 1."""
+
+
+class Stopped(Exception):
+    """Ctrl-C; the message says how to go on. Exit status 130."""
 
 
 def nearest(word: str, known: Iterable[str]) -> str | None:

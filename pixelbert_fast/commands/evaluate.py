@@ -10,19 +10,23 @@ from typing import Annotated, Any
 
 import typer
 
-from pixelbert_fast.errors import UserError
+from pixelbert_fast.errors import Stopped, UserError
 
 from .showing import chosen_device, progress_bar, table
 
 _HELP = """Score a fine-tuned checkpoint on a split of a built data set: a table, and the metrics as JSON.
 
-A checkpoint that has not learnt the task is refused. VQA on a split without public answers has no accuracy;
+A checkpoint that has not learnt the task is refused; grounding (does a word's attention find what it names?)
+takes any, and sets whose truth is known. VQA on a split without public answers has no accuracy;
 its predictions are what the evaluation server takes.
 """
 
+_LOST = "nothing was written; run the same command again to begin anew, with --images fewer for less"
+_AGAIN = "run the same command again to go on"
+
 
 def evaluate(
-    task: Annotated[str, typer.Argument(help="vqa, nlvr2 or retrieval.")],
+    task: Annotated[str, typer.Argument(help="vqa, nlvr2, retrieval or grounding.")],
     checkpoint: Annotated[Path, typer.Option(help="A checkpoint, or the folder of the run that made it.")],
     data: Annotated[Path, typer.Option(help="A built data set.")],
     split: Annotated[str, typer.Option(help="Which split.")] = "val",
@@ -74,7 +78,10 @@ def evaluate(
             progress=progress,
             options=_options(option or []),
         )
-        evaluated = work(checkpoint, built, split, request)
+        try:
+            evaluated = work(checkpoint, built, split, request)
+        except KeyboardInterrupt:
+            raise Stopped(f"stopped; {_AGAIN if task == 'retrieval' and out else _LOST}") from None
     if os.environ.get("RANK", "0") != "0":  # of torchrun: the first process tells for all
         return
     typer.echo(table(evaluated.rows))

@@ -23,6 +23,7 @@ _EVALUATIONS = {
     "vqa": "pixelbert_fast.tasks.vqa.checkpoint:evaluate_checkpoint",
     "nlvr2": "pixelbert_fast.tasks.nlvr2.checkpoint:evaluate_checkpoint",
     "retrieval": "pixelbert_fast.tasks.retrieval.checkpoint:evaluate_checkpoint",
+    "grounding": "pixelbert_fast.tasks.grounding.checkpoint:evaluate_checkpoint",
 }
 
 

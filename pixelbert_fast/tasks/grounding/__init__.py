@@ -1,0 +1,1 @@
+"""Whether a word's attention finds what the word names, where that is known: see `checkpoint`."""
