@@ -16,6 +16,7 @@ from pixelbert_fast import PixelBertForImageTextRetrieval
 from pixelbert_fast.errors import UserError
 from pixelbert_fast.model.pair_scores import PairScorer
 from pixelbert_fast.tasks.retrieval.scoring import HeldPixels, ScoringOptions, plan_blocks, score_matrix
+from pixelbert_fast.tasks.retrieval.share import Share
 from tests.small_models import config, stir
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -141,7 +142,5 @@ def test_two_processes_give_what_one_gives(tmp_path):
 
 
 def test_several_processes_need_a_folder():
-    from pixelbert_fast.tasks.retrieval.scoring import Share
-
     with pytest.raises(ValueError, match="directory"):
         score_matrix(*case(), share=Share(0, 2))

@@ -24,7 +24,8 @@ class Candidates:
         rows: int64 ``[M]``, the row of the split of each image.
         texts: the word pieces of each text, ``[CLS]`` and ``[SEP]`` included; N arrays of int64.
         image_of_text: int64 ``[N]``, the image, from 0, that each text belongs to.
-        captions: the text of each, and `truncated` how many were cut.
+        captions: the text of each.
+        truncated: how many of them were cut.
     """
 
     rows: np.ndarray
@@ -60,10 +61,11 @@ def candidates(
     tokenised = TokenisedCaptions(texts, tokenizer, max_text_length)
     pairs = [(image, int(row), int(number)) for image, row in enumerate(rows) for number in numbers[row]]
     distinct = texts.distinct
+    cut = tokenised.cut(*(np.array(column) for column in list(zip(*pairs, strict=True))[1:]))
     return Candidates(
         rows,
         [tokenised.ids(row, number) for _, row, number in pairs],
         np.array([image for image, _, _ in pairs], dtype=np.int64),
         [distinct[int(texts.text[texts.starts[row] + number])].as_py() for _, row, number in pairs],
-        tokenised.truncated,
+        int(cut.sum()),
     )

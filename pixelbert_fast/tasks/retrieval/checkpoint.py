@@ -37,7 +37,8 @@ from pixelbert_fast.tasks.retrieval.evaluation import (
     scored,
     working_folder,
 )
-from pixelbert_fast.tasks.retrieval.scoring import ScoringOptions, Share
+from pixelbert_fast.tasks.retrieval.scoring import ScoringOptions
+from pixelbert_fast.tasks.retrieval.share import ALONE, PATIENCE, Share, joined
 from pixelbert_fast.tasks.whole_file import written_whole
 
 SHOWN = 10
@@ -254,9 +255,8 @@ def _own(device: torch.device | str) -> torch.device | str:
 def _share() -> tuple[Share, Callable[[], None]]:
     """This process's share, by torchrun's variables, and what ends it."""
     if _world() == 1:
-        return Share(), lambda: None
-    there = torch.distributed.is_initialized()
-    if not there:
-        torch.distributed.init_process_group("gloo")
-    share = Share(torch.distributed.get_rank(), torch.distributed.get_world_size(), torch.distributed.barrier)
-    return share, (lambda: None) if there else torch.distributed.destroy_process_group
+        return ALONE, lambda: None
+    if torch.distributed.is_initialized():
+        return joined()
+    torch.distributed.init_process_group("gloo", timeout=PATIENCE)
+    return joined()[0], torch.distributed.destroy_process_group

@@ -7,7 +7,7 @@ of pixels. What a pair's scores share is computed once, see `model.pair_scores`.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -19,6 +19,7 @@ from torch import Tensor
 from pixelbert_fast.model.pair_scores import PairScorer, Precision
 from pixelbert_fast.tasks.protocol import Progress
 from pixelbert_fast.tasks.retrieval.block_store import Block, BlockStore
+from pixelbert_fast.tasks.retrieval.share import ALONE, Share
 
 
 class Pixels(Protocol):
@@ -58,20 +59,7 @@ class ScoringOptions:
     pairs_per_block: int = 4096
 
 
-@dataclass(frozen=True)
-class Share:
-    """One process among those that score; `barrier` waits for the others."""
-
-    rank: int = 0
-    world: int = 1
-    barrier: Callable[[], None] | None = None
-
-    def wait(self) -> None:
-        if self.barrier is not None:
-            self.barrier()
-
-
-ALONE, DEFAULTS = Share(), ScoringOptions()
+DEFAULTS = ScoringOptions()
 
 
 def plan_blocks(

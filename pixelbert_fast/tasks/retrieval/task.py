@@ -18,7 +18,6 @@ from pixelbert_fast.tasks.architecture import evaluation_splits
 from pixelbert_fast.tasks.fine_tuning import FineTuningTask, prepare
 from pixelbert_fast.tasks.protocol import Progress, unwrapped
 from pixelbert_fast.tasks.retrieval.batches import RetrievalBatches, Texts
-from pixelbert_fast.tasks.retrieval.cache import weights_signature
 from pixelbert_fast.tasks.retrieval.evaluation import (
     EvaluationOptions,
     figures,
@@ -26,6 +25,7 @@ from pixelbert_fast.tasks.retrieval.evaluation import (
     scored,
     working_folder,
 )
+from pixelbert_fast.tasks.retrieval.identity import weights_signature
 from pixelbert_fast.tasks.retrieval.scoring import ScoringOptions
 from pixelbert_fast.tasks.retrieval.visuals import CachedVisuals, visual_inputs
 from pixelbert_fast.tasks.sized_images import SizedImages
