@@ -15,6 +15,8 @@ from pixelbert_fast.data.records import open_set
 from pixelbert_fast.errors import UserError
 from pixelbert_fast.tasks import make_task
 from pixelbert_fast.tasks.fine_tuned import EvaluationRequest
+from pixelbert_fast.tasks.retrieval import room
+from pixelbert_fast.tasks.retrieval.cache import VisualCache
 from pixelbert_fast.tasks.retrieval.checkpoint import evaluate_checkpoint
 from tests.test_retrieval_task import batches, scenes, settings, trained  # noqa: F401  (fixtures)
 
@@ -155,3 +157,17 @@ def test_cut_texts_are_counted_among_those_that_were_asked_for(scenes, trained, 
         found = evaluate_checkpoint(folder, built, "test", request)
         assert found.metrics["truncated"] == count
         assert ("test: texts that were cut", f"{count:,}") in found.rows
+
+
+def test_a_disk_too_small_for_the_scores_is_told_before_an_image_is_read(
+    scenes,  # noqa: F811
+    trained,  # noqa: F811
+    tmp_path,
+    monkeypatch,
+):
+    matrix = 2 * 4 * 12 * 12
+    pixels = iter([10**9])  # there is room for the pixels, which are asked for first
+    monkeypatch.setattr(room, "free", lambda _: next(pixels, matrix - 1))
+    monkeypatch.setattr(VisualCache, "fill", lambda *_, **__: pytest.fail("an image was read"))
+    with pytest.raises(UserError, match="the scores of 12 texts and 12 images take"):
+        evaluate_checkpoint(trained[1], open_set(scenes), "test", EvaluationRequest(out=tmp_path / "f.json"))

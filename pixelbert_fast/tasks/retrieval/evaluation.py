@@ -16,6 +16,7 @@ from torch import nn
 from pixelbert_fast.data.decoded import DecodedImages
 from pixelbert_fast.model.pair_scores import PairScorer
 from pixelbert_fast.tasks.protocol import Progress, percent
+from pixelbert_fast.tasks.retrieval.block_store import check_room
 from pixelbert_fast.tasks.retrieval.cache import Layout, VisualCache
 from pixelbert_fast.tasks.retrieval.candidates import Candidates, Captions, candidates
 from pixelbert_fast.tasks.retrieval.identity import pixels_signature
@@ -94,6 +95,7 @@ def scored(
     # The tokens are gone when the matrix is there, and the matrix is then all that is asked for.
     layout = Layout.of("embeddings", model, sizes)
     pixels = VisualCache(directory / "pixels", layout, signature, or_else=_ELSEWHERE)
+    check_room(directory / "scores", (len(asked.texts), len(asked.rows)))
     read = images.blank if options.text_only else images.pixels
     pixels.fill(
         model,

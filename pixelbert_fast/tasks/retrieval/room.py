@@ -21,20 +21,22 @@ def free(folder: Path) -> int:
     return max(shutil.disk_usage(folder).free - LEFT_FREE, 0)
 
 
-def reserve(path: Path, size: int) -> None:
+def reserve(path: Path, size: int, *, again: bool = False) -> None:
     """A file of this size, zeros where it is new; a process that comes second changes nothing.
+
+    again: also where it has that size, since it may have holes.
 
     Raises OSError where the disk, or what a user may take of it, is full.
     """
     handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     try:
-        if os.fstat(handle).st_size < size:
+        if again or os.fstat(handle).st_size < size:
             try:
                 os.posix_fallocate(handle, 0, size)
             except OSError as error:
                 if error.errno in _NO_ROOM:
                     raise
-                os.ftruncate(handle, size)  # not every filesystem reserves
+                os.truncate(handle, max(size, os.fstat(handle).st_size))  # not every filesystem reserves
     finally:
         os.close(handle)
 
