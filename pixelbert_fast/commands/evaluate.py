@@ -30,7 +30,13 @@ def evaluate(
     predictions: Annotated[
         Path | None, typer.Option(help="The predictions, in the form of the task's evaluation server.")
     ] = None,
-    images: Annotated[int | None, typer.Option(min=1, help="At most so many, spread over the split.")] = None,
+    images: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="At most so many: of vqa and nlvr2 spread over the split, of retrieval the first.",
+        ),
+    ] = None,
     images_per_batch: Annotated[int, typer.Option(min=1, help="At most.")] = 16,
     pixels: Annotated[
         int | None, typer.Option(min=1, help="Of a batch (height x width x images), at most: bounds memory.")
@@ -42,7 +48,11 @@ def evaluate(
     device: Annotated[str | None, typer.Option(help="cpu or cuda; default: cuda where there is one.")] = None,
     option: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME=VALUE", help="Of the one task, as edition=first; repeated."),
+        typer.Option(
+            metavar="NAME=VALUE",
+            help="Of the one task, repeated: vqa: edition=first; retrieval: captions=all, precision=bf16, "
+            "memory_megabytes=N, keep=true, compositions=ATTRIBUTE.",
+        ),
     ] = None,
 ) -> None:
     from pixelbert_fast.data.records import open_set
@@ -79,7 +89,8 @@ def evaluate(
             "data": str(data),
             "split": split,
         }
-        told |= {"images": images, "text_only": text_only, "metrics": evaluated.metrics}
+        told |= {"images": images, "text_only": text_only, "options": request.options}
+        told["metrics"] = evaluated.metrics
         told |= {"seconds": round(time.perf_counter() - began, 3), "versions": versions()}
         with written_whole(out) as file:
             file.write(json.dumps(told, indent=2, ensure_ascii=False) + "\n")

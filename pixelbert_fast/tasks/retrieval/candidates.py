@@ -26,6 +26,7 @@ class Candidates:
         image_of_text: int64 ``[N]``, the image, from 0, that each text belongs to.
         captions: the text of each.
         truncated: how many of them were cut.
+        there: how many images of the split have captions of the kind meant; M is less where a limit is set.
     """
 
     rows: np.ndarray
@@ -33,6 +34,7 @@ class Candidates:
     image_of_text: np.ndarray
     captions: list[str]
     truncated: int
+    there: int
 
 
 def caption_numbers(split, captions: Captions, counts: np.ndarray) -> list[np.ndarray]:
@@ -42,6 +44,12 @@ def caption_numbers(split, captions: Captions, counts: np.ndarray) -> list[np.nd
         if (marked != NO_RETRIEVAL_CAPTION).any():
             return [np.array([one]) if one != NO_RETRIEVAL_CAPTION else np.arange(0) for one in marked]
     return [np.arange(count) for count in counts]
+
+
+def images_asked(split, captions: Captions = "distinct") -> np.ndarray:
+    """int64, ascending: the rows of the images that have captions of the kind meant."""
+    numbers = caption_numbers(split, captions, CaptionTexts(caption_column(split)).counts)
+    return np.array([row for row, own in enumerate(numbers) if len(own)], dtype=np.int64)
 
 
 def candidates(
@@ -55,7 +63,8 @@ def candidates(
     """
     texts = CaptionTexts(caption_column(split))
     numbers = caption_numbers(split, captions, texts.counts)
-    rows = np.array([row for row, own in enumerate(numbers) if len(own)], dtype=np.int64)[:limit]
+    every = np.array([row for row, own in enumerate(numbers) if len(own)], dtype=np.int64)
+    rows = every[:limit]
     if not len(rows):
         raise UserError("the split has no image with a caption to be found by; build the set again")
     tokenised = TokenisedCaptions(texts, tokenizer, max_text_length)
@@ -68,4 +77,5 @@ def candidates(
         np.array([image for image, _, _ in pairs], dtype=np.int64),
         [distinct[int(texts.text[texts.starts[row] + number])].as_py() for _, row, number in pairs],
         int(cut.sum()),
+        len(every),
     )

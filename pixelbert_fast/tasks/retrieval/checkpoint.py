@@ -28,7 +28,8 @@ from pixelbert_fast.tasks.fine_tuned import (
     load_fine_tuned,
 )
 from pixelbert_fast.tasks.pretraining.start import check_checkpoint
-from pixelbert_fast.tasks.retrieval.candidates import Captions
+from pixelbert_fast.tasks.retrieval.candidates import Captions, images_asked
+from pixelbert_fast.tasks.retrieval.compositions import Compositions, compositions
 from pixelbert_fast.tasks.retrieval.evaluation import (
     EvaluationOptions,
     Scored,
@@ -43,7 +44,7 @@ from pixelbert_fast.tasks.whole_file import written_whole
 
 SHOWN = 10
 """Of a query's ranking, how many go into the predictions."""
-_OPTIONS = ("captions", "precision", "memory_megabytes", "keep")
+_OPTIONS = ("captions", "precision", "memory_megabytes", "keep", "compositions")
 
 
 def load_ranker(
@@ -86,7 +87,9 @@ def evaluate_checkpoint(
 
     `request.images` are the first ones of the split, as its folds are.
 
-    Options: captions=distinct|all, precision=fp32|bf16x2|bf16, memory_megabytes=N, keep=true|false.
+    Options: captions=distinct|all, precision=fp32|bf16x2|bf16, memory_megabytes=N, keep=true|false,
+    compositions=NAME[+NAME] (attributes that objects are known by: tells apart the recalls of images that
+    show objects together that training did not, see `compositions`).
 
     Raises:
         UserError: as `load_ranker`; a split or an option that is not there; several processes without `out`.
@@ -97,6 +100,7 @@ def evaluate_checkpoint(
         raise UserError("several processes meet in a folder beside --out: give one")
     device = _own(request.device)
     model, processor, tuned = load_ranker(checkpoint, device)
+    composed = _composed(request, built, records, options.captions)
     share, leave = _share()
     kept = None if request.out is None else request.out.with_name(f"{request.out.name}.scores")
     options = replace(options, max_text_length=processor.max_text_length, device=device)
@@ -104,7 +108,8 @@ def evaluate_checkpoint(
         with working_folder(kept) as folder:
             given = model, records, processor.tokenizer, processor.image_processor, options, folder
             found = scored(*given, limit=request.images, share=share, progress=request.progress)
-            metrics = {"zero_shot": not tuned, "precision": options.scoring.precision, **figures(found)}
+            metrics = {"zero_shot": not tuned, "precision": options.scoring.precision}
+            metrics |= {"captions": options.captions, **figures(found, composed)}
             if request.predictions is not None and share.rank == 0:
                 write_predictions(request.predictions, found, records)
             share.wait()
@@ -235,6 +240,16 @@ def _options(request: EvaluationRequest) -> tuple[EvaluationOptions, bool]:
         scoring=ScoringOptions(precision, megabytes),
     )
     return options, keep
+
+
+def _composed(
+    request: EvaluationRequest, built: BuiltSet, records, captions: Captions
+) -> Compositions | None:
+    by = request.options.get("compositions")
+    if by is None:
+        return None
+    rows = images_asked(records, captions)[: request.images]
+    return compositions(built.split("train"), records, rows, by.split("+"))
 
 
 def _one_of(name: str, value: Any, known: tuple[str, ...]) -> Any:

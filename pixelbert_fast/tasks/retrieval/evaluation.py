@@ -19,6 +19,7 @@ from pixelbert_fast.tasks.protocol import Progress, percent
 from pixelbert_fast.tasks.retrieval.block_store import check_room
 from pixelbert_fast.tasks.retrieval.cache import Layout, VisualCache
 from pixelbert_fast.tasks.retrieval.candidates import Candidates, Captions, candidates
+from pixelbert_fast.tasks.retrieval.compositions import Compositions
 from pixelbert_fast.tasks.retrieval.identity import pixels_signature
 from pixelbert_fast.tasks.retrieval.ranks import AT, fold_figures, ranks
 from pixelbert_fast.tasks.retrieval.scoring import ScoringOptions, score_matrix
@@ -28,6 +29,7 @@ FOLD = 1000
 """Images of a fold, where a split has several times as many: COCO's 5K is reported as five 1K too."""
 
 
+_COMPOSED = {"unseen": "new compositions", "apart": "of objects never together"}
 _ELSEWHERE = (
     "make room, or have it elsewhere: beside --out, or without that in TMPDIR; in a run, in its output folder"
 )
@@ -126,12 +128,21 @@ def scored(
     return Scored(scores, asked, len(pixels.broken))
 
 
-def figures(found: Scored) -> dict:
-    """Recalls both ways and how many were tied; with folds of 1000 where there are several times as many."""
-    total = found.scores.shape[1]
-    told = {"images": total, "texts": found.scores.shape[0]}
+def figures(found: Scored, composed: Compositions | None = None) -> dict:
+    """Recalls both ways and how many were tied; with folds of 1000 where there are several times as many.
+
+    composed: tell the recalls of such queries apart too; what they are ranked among stays all.
+    """
+    total, owner = found.scores.shape[1], found.asked.image_of_text
+    told = {"images": total, "texts": found.scores.shape[0], "images_of_split": found.asked.there}
     told |= {"truncated": found.asked.truncated, "broken": found.broken}
-    told |= ranks(found.scores, found.asked.image_of_text).figures()
+    ranked = ranks(found.scores, owner)
+    told |= ranked.figures()
+    if composed is not None:
+        told["compositions"] = {"by": list(composed.by)}
+        for name, which in (("unseen", composed.unseen), ("apart", composed.apart)):
+            recalls = ranked.among(which, owner).figures() if which.any() else {}
+            told["compositions"][name] = {"images": int(which.sum()), **recalls}
     if total > FOLD and total % FOLD == 0:
         told["folds"] = {
             "images": FOLD,
@@ -143,14 +154,19 @@ def figures(found: Scored) -> dict:
 
 def rows(split: str, told: dict) -> list[tuple[str, str]]:
     """The table of `figures`."""
-    found = [(f"{split}: images, texts", f"{told['images']:,}, {told['texts']:,}")]
+    some = f" (the first of {told['images_of_split']:,})" if told["images"] < told["images_of_split"] else ""
+    found = [(f"{split}: images, texts", f"{told['images']:,}{some}, {told['texts']:,}")]
     if told["truncated"]:
         found.append((f"{split}: texts that were cut", f"{told['truncated']:,}"))
     if told["broken"]:
         found.append((f"{split}: images that cannot be decoded", f"{told['broken']:,}"))
-    for part, title in ((told, ""), (told.get("folds"), "mean of folds, ")):
-        if part is None:
-            continue
+    parts = [(told, "")]
+    parts += [(told["folds"], "mean of folds, ")] if "folds" in told else []
+    for name, meaning in _COMPOSED.items():
+        part = told.get("compositions", {}).get(name)
+        if part is not None and part["images"]:
+            parts.append((part, f"{part['images']:,} {meaning}, "))
+    for part, title in parts:
         for way, name in (("tr", "image to text"), ("ir", "text to image")):
             shares = " / ".join(percent(part[f"{way}_r{k}"]) for k in AT)
             found.append((f"{split}: {title}{name}, R@{'/'.join(map(str, AT))}", shares))
