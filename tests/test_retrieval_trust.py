@@ -11,6 +11,7 @@ import torch
 from datasets import Dataset
 from PIL import Image
 
+from pixelbert_fast.cli import main
 from pixelbert_fast.data.records import open_set
 from pixelbert_fast.errors import UserError
 from pixelbert_fast.tasks import make_task
@@ -18,6 +19,7 @@ from pixelbert_fast.tasks.fine_tuned import EvaluationRequest
 from pixelbert_fast.tasks.retrieval import room
 from pixelbert_fast.tasks.retrieval.cache import VisualCache
 from pixelbert_fast.tasks.retrieval.checkpoint import evaluate_checkpoint
+from tests.test_deepspeed_engine import launched
 from tests.test_retrieval_task import batches, scenes, settings, trained  # noqa: F401  (fixtures)
 
 
@@ -171,3 +173,17 @@ def test_a_disk_too_small_for_the_scores_is_told_before_an_image_is_read(
     monkeypatch.setattr(VisualCache, "fill", lambda *_, **__: pytest.fail("an image was read"))
     with pytest.raises(UserError, match="the scores of 12 texts and 12 images take"):
         evaluate_checkpoint(trained[1], open_set(scenes), "test", EvaluationRequest(out=tmp_path / "f.json"))
+
+
+def test_two_processes_one_of_them_late_give_the_figures_of_one(scenes, trained, tmp_path):  # noqa: F811
+    given = ["--checkpoint", str(trained[1]), "--data", str(scenes), "--split", "test"]
+    given += ["--images-per-batch", "1", "--option", "keep=true", "--device", "cpu"]
+    alone, both = tmp_path / "alone.json", tmp_path / "both.json"
+    assert main(["evaluate", "retrieval", *given, "--out", str(alone)]) == 0
+    done = launched(2, "evaluating_ranks.py", "evaluate", "retrieval", *given, "--out", str(both))
+    assert [status for status, _, _ in done] == [0, 0], done[0][2][-2000:]
+    assert "R@1/5/10" in done[0][1] and not done[1][1]
+    one, two = (json.loads(path.read_text())["metrics"] for path in (alone, both))
+    assert one == two
+    one, two = (np.load(f"{path}.scores/scores/scores.npy") for path in (alone, both))
+    np.testing.assert_array_equal(one, two)  # the same passes, whoever makes them
