@@ -1,4 +1,4 @@
-"""What the downstream tasks' own parts need: their heads, and retrieval's two passes over a group of texts."""
+"""What the downstream tasks need beyond the encoder: their heads, and retrieval's two passes over groups."""
 
 from __future__ import annotations
 
