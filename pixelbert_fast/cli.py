@@ -19,7 +19,7 @@ import typer
 
 from . import __version__, commands
 from .data.catalogue import listing
-from .errors import RunError, UserError, nearest
+from .errors import RunError, Stopped, UserError, nearest
 
 # Typer's own UsageError has no public name: older versions take it from click, newer ones from a copy inside.
 _UsageError = typer.BadParameter.__base__
@@ -36,10 +36,6 @@ app = typer.Typer(
 data_app = typer.Typer(help="Built data sets.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(data_app, name="data")
 commands.register(app)
-
-
-class Stopped(Exception):
-    """Ctrl-C; the message says how to go on."""
 
 
 def _show_version(asked: bool) -> None:

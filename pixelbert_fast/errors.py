@@ -1,4 +1,4 @@
-"""The two errors a user can meet, and the search for the name they probably meant."""
+"""What ends a command with a sentence, and the search for the name they probably meant."""
 
 from __future__ import annotations
 
@@ -8,6 +8,10 @@ from collections.abc import Iterable
 
 class UserError(Exception):
     """A mistake of the user's: one sentence saying what is wrong, where, and what to do. Exit status 2."""
+
+
+class Stopped(Exception):
+    """Ctrl-C; the message says how to go on."""
 
 
 class RunError(Exception):

@@ -17,6 +17,7 @@ from pixelbert_fast.errors import UserError
 from pixelbert_fast.tasks import make_task
 from pixelbert_fast.tasks.fine_tuned import EvaluationRequest
 from pixelbert_fast.tasks.retrieval import room
+from pixelbert_fast.tasks.retrieval.block_store import BlockStore
 from pixelbert_fast.tasks.retrieval.cache import VisualCache
 from pixelbert_fast.tasks.retrieval.checkpoint import evaluate_checkpoint
 from tests.test_deepspeed_engine import launched
@@ -187,3 +188,21 @@ def test_two_processes_one_of_them_late_give_the_figures_of_one(scenes, trained,
     assert one == two
     one, two = (np.load(f"{path}.scores/scores/scores.npy") for path in (alone, both))
     np.testing.assert_array_equal(one, two)  # the same passes, whoever makes them
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_ctrl_c_says_what_is_kept(scenes, trained, tmp_path, capsys, monkeypatch, kept):  # noqa: F811
+    given = ["evaluate", "retrieval", "--checkpoint", str(trained[1]), "--data", str(scenes)]
+    given += ["--split", "test", *(["--out", str(tmp_path / "figures.json")] if kept else [])]
+    keep = BlockStore.keep
+
+    def interrupted(*arguments):
+        keep(*arguments)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(BlockStore, "keep", interrupted)
+    assert main(given) == 130
+    told = capsys.readouterr().err
+    assert ("figures.json.scores" if kept else "nothing is kept") in told and "Traceback" not in told
+    monkeypatch.setattr(BlockStore, "keep", keep)
+    assert main(given) == 0

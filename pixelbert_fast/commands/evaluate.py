@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from pixelbert_fast.errors import UserError
+from pixelbert_fast.errors import Stopped, UserError
 
 from .showing import chosen_device, progress_bar, table
 
@@ -78,7 +78,10 @@ def evaluate(
             progress=progress,
             options=_options(option or []),
         )
-        evaluated = work(checkpoint, built, split, request)
+        try:
+            evaluated = work(checkpoint, built, split, request)
+        except KeyboardInterrupt:
+            raise Stopped(f"stopped; {_kept(out)}") from None
     if os.environ.get("RANK", "0") != "0":  # of torchrun: the first process tells for all
         return
     typer.echo(table(evaluated.rows))
@@ -102,6 +105,13 @@ def evaluate(
 def register(app: typer.Typer) -> None:
     """Adds the command."""
     app.command("evaluate", help=_HELP)(evaluate)
+
+
+def _kept(out: Path | None) -> str:
+    kept = None if out is None else out.with_name(f"{out.name}.scores")
+    if kept is not None and kept.is_dir():
+        return f"run the same command again to go on with what is in {kept}"
+    return "nothing is kept (retrieval keeps what is done beside --out, where that is given)"
 
 
 def _check_place(file: Path | None) -> None:
