@@ -18,7 +18,7 @@ from typing import Annotated, Any
 import typer
 
 from . import __version__, commands
-from .commands.stopping import Stoppable, Stopped
+from .commands.stopping import Stoppable
 from .data.catalogue import listing
 from .errors import RunError, Stopped, UserError, nearest
 

@@ -1,4 +1,4 @@
-"""The errors a user can meet, and the search for the name they probably meant."""
+"""What ends a command with a sentence, and the search for the name they probably meant."""
 
 from __future__ import annotations
 

@@ -7,7 +7,8 @@ import sys
 import torch
 import torch.distributed as dist
 
-from pixelbert_fast.tasks.retrieval.scoring import ScoringOptions, Share, score_matrix
+from pixelbert_fast.tasks.retrieval.scoring import ScoringOptions, score_matrix
+from pixelbert_fast.tasks.retrieval.share import Share
 from tests.test_retrieval_scoring import case
 
 if __name__ == "__main__":

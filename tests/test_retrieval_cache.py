@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import logging
+import os
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,8 +13,9 @@ import torch
 
 from pixelbert_fast import PixelBertForImageTextRetrieval
 from pixelbert_fast.errors import UserError
-from pixelbert_fast.tasks.retrieval import cache as module
-from pixelbert_fast.tasks.retrieval.cache import Layout, VisualCache, weights_signature
+from pixelbert_fast.tasks.retrieval import room
+from pixelbert_fast.tasks.retrieval.cache import Layout, VisualCache
+from pixelbert_fast.tasks.retrieval.identity import weights_signature
 from tests.small_models import config, stir
 
 SIZES = np.array([[48, 64], [33, 40], [48, 64], [64, 48]])
@@ -122,12 +125,12 @@ def test_passes_are_bounded_in_images_and_pixels(tmp_path):
 def test_its_size_is_told_and_refused_before_an_image_is_read(tmp_path, monkeypatch, caplog):
     layout = Layout.of("embeddings", model(), SIZES)
     assert layout.bytes == 4 * 32 * int(layout.counts.sum())
-    monkeypatch.setattr(module, "_LEFT_FREE", 0)
-    monkeypatch.setattr(module.shutil, "disk_usage", lambda _: SimpleNamespace(free=layout.bytes - 1))
+    monkeypatch.setattr(room, "LEFT_FREE", 0)
+    monkeypatch.setattr(room.shutil, "disk_usage", lambda _: SimpleNamespace(free=layout.bytes - 1))
     with caplog.at_level(logging.INFO), pytest.raises(UserError, match="would take"):
         VisualCache(tmp_path, layout, "s")
     assert "takes" in caplog.text and not (tmp_path / "values.bin").exists()
-    monkeypatch.setattr(module.shutil, "disk_usage", lambda _: SimpleNamespace(free=layout.bytes))
+    monkeypatch.setattr(room.shutil, "disk_usage", lambda _: SimpleNamespace(free=layout.bytes))
     VisualCache(tmp_path, layout, "s")
     assert (tmp_path / "values.bin").stat().st_size == layout.bytes
 
@@ -141,3 +144,59 @@ def test_other_weights_are_refused(tmp_path):
         net.pixelbert.pixel_type_embedding[0] += 1
     with pytest.raises(UserError, match="other weights"):
         VisualCache(tmp_path, layout, weights_signature(net))
+
+
+def test_a_process_that_comes_late_computes_its_own_share(tmp_path):
+    """Which images are missing changes while others work; the shares must not."""
+    net = model()
+    layout = Layout.of("embeddings", net, SIZES)
+    for rank in range(2):
+        late = VisualCache(tmp_path, layout, "s")
+        assert not late.complete
+        if rank == 1:
+            with pytest.raises(UserError, match="2 of 4 images are missing"):
+                late.check_complete()
+        late.fill(net, read, images_per_pass=1, rank=rank, world=2)
+    late.check_complete()
+    torch.testing.assert_close(late.embeddings([0, 1, 2, 3]).values, padded([0, 1, 2, 3]).values, **CLOSE)
+
+
+def test_marks_without_a_card_are_not_believed(tmp_path):
+    net = model()
+    layout = Layout.of("embeddings", net, SIZES)
+    VisualCache(tmp_path, layout, "s").fill(net, read)
+    (tmp_path / "card.json").write_text("")  # what a power cut can leave of it
+    with pytest.raises(UserError, match="other weights or images"):
+        VisualCache(tmp_path, layout, "s")
+
+
+@pytest.mark.parametrize("when", ["at the start", "later"])
+def test_a_disk_that_is_full_in_spite_of_the_figures_is_told(tmp_path, monkeypatch, when):
+    """A quota is in no figure of the disk; some filesystems reserve nothing."""
+    net = model()
+    layout = Layout.of("embeddings", net, SIZES)
+
+    def full(*_):
+        raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
+
+    if when == "at the start":
+        monkeypatch.setattr(os, "posix_fallocate", full)
+        with pytest.raises(UserError, match=r"quota.*retrieval\.cache_directory"):
+            VisualCache(tmp_path, layout, "s")
+        return
+    cache, real = VisualCache(tmp_path, layout, "s", or_else="make room"), os.pwrite
+    monkeypatch.setattr(os, "pwrite", full)
+    with pytest.raises(UserError, match=r"quota.*make room"):
+        cache.fill(net, read)
+    assert not cache.complete
+    monkeypatch.setattr(os, "pwrite", lambda handle, view, at: real(handle, view[:100], at))  # as it may
+    cache.fill(net, read)
+    torch.testing.assert_close(cache.embeddings([0, 1, 2, 3]).values, padded([0, 1, 2, 3]).values, **CLOSE)
+
+
+def test_images_that_cannot_be_decoded_are_marked_for_good(tmp_path):
+    net = model()
+    layout = Layout.of("embeddings", net, SIZES)
+    VisualCache(tmp_path, layout, "s").fill(net, read, broken=lambda row: row == 2)
+    again = VisualCache(tmp_path, layout, "s")
+    assert again.complete and again.broken.tolist() == [2]

@@ -125,3 +125,19 @@ def test_what_cannot_be_ranked_is_refused():
     scores[7, 11] = np.nan
     with pytest.raises(ValueError, match="the score of text 7 and image 11 is NaN"):
         ranks(scores, owner, block=40)
+
+
+def test_some_queries_are_told_apart_among_all_candidates():
+    scores, owner = made(levels=30)
+    found, chosen = ranks(scores, owner), np.arange(20) % 3 == 0
+    few = found.among(chosen, owner).figures()
+    of_images, of_texts, _, _ = counted(scores, owner)
+    for k in (1, 5, 10):
+        own = [rank < k for rank, image in zip(of_images, owner, strict=True) if chosen[image]]
+        assert few[f"ir_r{k}"] == np.mean(own)
+        assert few[f"tr_r{k}"] == np.mean([rank < k for rank in np.array(of_texts)[chosen]])
+    everyone = found.among(np.ones(20, dtype=bool), owner)
+    assert everyone.figures() == found.figures() != few
+    alone = [found.among(np.arange(20) == image, owner) for image in range(20)]
+    assert sum(one.tied_texts for one in alone) == found.tied_texts > 0
+    assert sum(one.tied_images for one in alone) == found.tied_images > 0

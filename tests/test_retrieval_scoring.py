@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import subprocess
@@ -15,7 +16,9 @@ import torch
 from pixelbert_fast import PixelBertForImageTextRetrieval
 from pixelbert_fast.errors import UserError
 from pixelbert_fast.model.pair_scores import PairScorer
+from pixelbert_fast.tasks.retrieval import room
 from pixelbert_fast.tasks.retrieval.scoring import HeldPixels, ScoringOptions, plan_blocks, score_matrix
+from pixelbert_fast.tasks.retrieval.share import Share
 from tests.small_models import config, stir
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -141,7 +144,52 @@ def test_two_processes_give_what_one_gives(tmp_path):
 
 
 def test_several_processes_need_a_folder():
-    from pixelbert_fast.tasks.retrieval.scoring import Share
-
     with pytest.raises(ValueError, match="directory"):
         score_matrix(*case(), share=Share(0, 2))
+
+
+@pytest.mark.parametrize("pairs", [4096, 7])
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_text_that_is_there_twice_has_the_same_scores_to_the_bit(tmp_path, pairs, kept):
+    """In different passes they would be rounded differently, and a tie would be luck."""
+    scorer, texts, pixels = case()
+    again = [texts[0]] * 5 + texts + [texts[3], texts[0]]
+    options = ScoringOptions(pairs_per_block=pairs)
+    found = score_matrix(scorer, again, pixels, options=options, directory=tmp_path if kept else None)
+    for number in (1, 2, 3, 4, 5, -1):
+        np.testing.assert_array_equal(found[number], found[0])
+    np.testing.assert_array_equal(found[-2], found[8])
+    expected = score_matrix(scorer, texts, pixels)
+    np.testing.assert_allclose(found[5:-2], expected, **CLOSE)
+
+
+def test_room_for_the_scores_is_asked_for_before_the_first_and_told_when_it_ends(tmp_path, monkeypatch):
+    given, options = case(), ScoringOptions(pairs_per_block=6)
+    needed = 2 * 4 * len(given[1]) * len(given[2].counts)
+    free = [needed - 1]
+    monkeypatch.setattr(room, "free", lambda _: free[0])
+    with pytest.raises(UserError, match=r"scores of 10 texts and 7 images take .* make room"):
+        score_matrix(*given, options=options, directory=tmp_path)
+    free[0] = needed
+    real = os.posix_fallocate
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(UserError, match=r"No space left.*goes on"):
+        score_matrix(*given, options=options, directory=tmp_path)
+    assert list((tmp_path / "blocks").iterdir()), "the finished blocks are kept"
+    monkeypatch.setattr(os, "posix_fallocate", real)
+    scorer = given[0]
+    scorer.scores = lambda *_: pytest.fail("computed again")
+    found = score_matrix(*given, options=options, directory=tmp_path)
+    np.testing.assert_array_equal(found, score_matrix(*case(), options=options))
+
+
+def test_a_card_that_cannot_be_read_is_no_card_of_these_scores(tmp_path):
+    given = case()
+    score_matrix(*given, directory=tmp_path)
+    (tmp_path / "card.json").write_text("")
+    with pytest.raises(UserError, match="scores of another"):
+        score_matrix(*given, directory=tmp_path)

@@ -44,7 +44,7 @@ def settings(scenes, output, **sections):
         "retrieval": {"negatives": 6, "hardest": 2, "cache": "none"},
     }
     for name, section in sections.items():
-        tree[name] = {**tree[name], **section}
+        tree[name] = {**tree.get(name, {}), **section}
     return RunConfig(**tree)
 
 

@@ -21,9 +21,6 @@ takes any, and sets whose truth is known. VQA on a split without public answers 
 its predictions are what the evaluation server takes.
 """
 
-_LOST = "nothing was written; run the same command again to begin anew, with --images fewer for less"
-_AGAIN = "run the same command again to go on"
-
 
 def evaluate(
     task: Annotated[str, typer.Argument(help="vqa, nlvr2, retrieval or grounding.")],
@@ -34,7 +31,13 @@ def evaluate(
     predictions: Annotated[
         Path | None, typer.Option(help="The predictions, in the form of the task's evaluation server.")
     ] = None,
-    images: Annotated[int | None, typer.Option(min=1, help="At most so many, spread over the split.")] = None,
+    images: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="At most so many: of vqa and nlvr2 spread over the split, of retrieval the first.",
+        ),
+    ] = None,
     images_per_batch: Annotated[int, typer.Option(min=1, help="At most.")] = 16,
     pixels: Annotated[
         int | None, typer.Option(min=1, help="Of a batch (height x width x images), at most: bounds memory.")
@@ -46,7 +49,11 @@ def evaluate(
     device: Annotated[str | None, typer.Option(help="cpu or cuda; default: cuda where there is one.")] = None,
     option: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME=VALUE", help="Of the one task, as edition=first; repeated."),
+        typer.Option(
+            metavar="NAME=VALUE",
+            help="Of the one task, repeated: vqa: edition=first; retrieval: captions=all, precision=bf16, "
+            "memory_megabytes=N, keep=true, compositions=ATTRIBUTE.",
+        ),
     ] = None,
 ) -> None:
     from pixelbert_fast.data.records import open_set
@@ -81,7 +88,7 @@ def evaluate(
         try:
             evaluated = work(checkpoint, built, split, request)
         except KeyboardInterrupt:
-            raise Stopped(f"stopped; {_AGAIN if task == 'retrieval' and out else _LOST}") from None
+            raise Stopped(f"stopped; {_kept(out)}") from None
     if os.environ.get("RANK", "0") != "0":  # of torchrun: the first process tells for all
         return
     typer.echo(table(evaluated.rows))
@@ -92,7 +99,8 @@ def evaluate(
             "data": str(data),
             "split": split,
         }
-        told |= {"images": images, "text_only": text_only, "metrics": evaluated.metrics}
+        told |= {"images": images, "text_only": text_only, "options": request.options}
+        told["metrics"] = evaluated.metrics
         told |= {"seconds": round(time.perf_counter() - began, 3), "versions": versions()}
         with written_whole(out) as file:
             file.write(json.dumps(told, indent=2, ensure_ascii=False) + "\n")
@@ -104,6 +112,16 @@ def evaluate(
 def register(app: typer.Typer) -> None:
     """Adds the command."""
     app.command("evaluate", help=_HELP)(evaluate)
+
+
+def _kept(out: Path | None) -> str:
+    kept = None if out is None else out.with_name(f"{out.name}.scores")
+    if kept is not None and kept.is_dir():
+        return f"run the same command again to go on with what is in {kept}"
+    return (
+        "nothing was written; run the same command again to begin anew, with --images fewer for less "
+        "(retrieval goes on where --out was given)"
+    )
 
 
 def _check_place(file: Path | None) -> None:

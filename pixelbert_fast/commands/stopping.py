@@ -6,9 +6,7 @@ from typing import Any
 
 from typer.core import TyperGroup
 
-
-class Stopped(Exception):
-    """Ctrl-C; the message says how to go on."""
+from pixelbert_fast.errors import Stopped
 
 
 class Stoppable(TyperGroup):

@@ -73,6 +73,7 @@ class TokenisedCaptions:
         captions = CaptionTexts.of(captions)
         self._starts, self._text = captions.starts, captions.text
         self._ids, self._ends, too_long = _tokenise(captions.distinct, tokenizer, max_length)
+        self._cut = too_long
         self.truncated = int(too_long[self._text].sum())
 
     @property
@@ -89,6 +90,10 @@ class TokenisedCaptions:
     def lengths(self, row: np.ndarray, number: np.ndarray) -> np.ndarray:
         """How many token ids each of these captions has, int64 in the arguments' common shape."""
         return np.diff(self._ends, prepend=0)[self._text[self._starts[row] + number]]
+
+    def cut(self, row: np.ndarray, number: np.ndarray) -> np.ndarray:
+        """Which of these captions were cut to `max_length`, bool in the arguments' common shape."""
+        return self._cut[self._text[self._starts[row] + number]]
 
     def pad(self, sequences: Sequence[np.ndarray], length: int | None = None) -> np.ndarray:
         """The sequences, padded at the right, as int64 `[S, length]`; length None: that of the longest."""

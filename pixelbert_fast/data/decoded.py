@@ -1,5 +1,6 @@
 """Images of a split as model input: by a decoder, and kept as bytes where they are few enough."""
 
+import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -129,6 +130,20 @@ class DecodedImages:
         """(pixel_values, pixel_size) of exactly these rows; a broken image is one of the mean colour."""
         values, sizes, _ = self._read([int(row) for row in rows])
         return values, sizes
+
+    def is_broken(self, row: int) -> bool:
+        """Whether an image that has been read could not be decoded."""
+        return row in self._broken
+
+    def digest(self, rows: Sequence[int] | np.ndarray) -> str:
+        """SHA-256, in hex, of all that `pixels` of these rows depends on; reads their files."""
+        norm = self._normalisation
+        found = hashlib.sha256(repr((self._decoder.name, norm.mean, norm.std)).encode())
+        for row in np.asarray(rows).tolist():
+            encoded = self._images[row] or b""
+            found.update(f"{self._size(row)} {len(encoded)};".encode())
+            found.update(encoded)
+        return found.hexdigest()
 
     def sizes(self, rows: Sequence[int] | np.ndarray) -> np.ndarray:
         """Height and width of these images as `pixels` gives them, `[B, 2]`; no image is read."""

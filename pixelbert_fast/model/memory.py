@@ -52,6 +52,41 @@ def kept_bytes(
     }
 
 
+def group_bytes(
+    config: PixelBertConfig,
+    *,
+    image_size: tuple[int, int],
+    images: int,
+    sequences: int,
+    learnt: int,
+    text_length: int,
+    pixels: int,
+    kept: str = "none",
+    frozen: bool = True,
+    half: bool = False,
+    fast: bool = True,
+) -> int:
+    """Bytes held at most in a forward of `PixelBertForImageTextRetrieval` in training mode over groups.
+
+    Either what `learnt` of the sequences keep for the backward, or what a layer over all of them holds in the
+    pass without gradients before, which is gone by then; and what is kept of the images.
+
+    Args:
+        kept, frozen: as `task_flops.retrieval_flops`; others: as :func:`kept_bytes`.
+    """
+    narrow, length = 2 if half else _WIDE, text_length + pixels
+    of_images = 0 if frozen else images * _of_the_backbone(config, image_size, narrow)
+    if kept != "embeddings":
+        of_images += _of_the_projection(config, image_size, images, images * pixels, narrow, fast)
+    rows = learnt if fast else learnt * length
+    learning = _of_the_encoder(config, learnt * length, learnt * text_length, rows, narrow)
+    # A layer's input, query, key, value, context and residual, and the MLP's hidden activations before and
+    # after GELU; and all the while the pixels and the sequences that went in, in wide numbers.
+    a_row = (6 * config.hidden_size + 2 * config.intermediate_size) * narrow + 2 * config.hidden_size * _WIDE
+    finding = sequences * length * a_row if sequences > learnt else 0
+    return of_images + max(learning, finding)
+
+
 def _of_the_backbone(config: PixelBertConfig, image_size: tuple[int, int], narrow: int) -> int:
     """Of one image: what each convolution reads, and with trained norms what each writes as well.
 

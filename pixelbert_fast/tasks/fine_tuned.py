@@ -27,7 +27,8 @@ class EvaluationRequest:
     Attributes:
         out: the file that the metrics will go to, or None; what else a task keeps belongs beside it.
         predictions: a file for the predictions in the form that the task's evaluation server takes, or None.
-        images: of the split, at most; None: all.
+        images: of the split, at most: of vqa and nlvr2 spread over it, of retrieval the first ones, so that a
+            smaller evaluation is a corner of a larger one's matrix; None: all.
         images_per_batch: at most.
         pixels: of a batch, height times width times images, at most; None: no bound.
         text_only: every image is blank, for the twin that was trained so.

@@ -270,7 +270,7 @@ class EvaluationConfig(Section):
 
     Attributes:
         splits: of the data set, the headline's first.
-        images: of a split, at most; None: all.
+        images: of a split, at most: of retrieval the first ones, else spread over it; None: all.
         every_epochs: how often on the way; 0: never.
         best: a figure of the task's headline, say itm_accuracy: the checkpoint with the highest one, of those
             measured on the way and at the end, is kept as OUTPUT/best/; None: none is.

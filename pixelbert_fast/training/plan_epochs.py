@@ -48,12 +48,13 @@ def set_sizes(config: RunConfig) -> list[SetSize]:
 
 def _size(config: RunConfig, directory: str, weight: float, built_by: str | None) -> SetSize:
     """built_by: words that begin with the builder's name."""
-    by_captions = config.task == "vqa" or (config.data.epoch == "captions" and config.task == "pretrain")
+    epoch = config.retrieval.epoch if config.task == "retrieval" else config.data.epoch
+    by_captions = config.task == "vqa" or (epoch == "captions" and config.task in ("pretrain", "retrieval"))
     matched = captions_of_a_showing(config)[0]
     if config.task == "nlvr2":
         return _of_pairs(directory, weight)
     if Path(directory, "card.json").is_file():
-        counts = _texts(directory, "questions" if config.task == "vqa" else "captions")
+        counts = _texts(directory, config)
         images, texts = len(counts), int(sum(counts))
         shown = sum(-(-count // matched) for count in counts) if by_captions else images
         return SetSize(directory, weight, "built", images, texts, weight * shown)
@@ -76,14 +77,22 @@ def _of_pairs(directory: str, weight: float) -> SetSize:
     return SetSize(directory, weight, "built", images, statements, 2 * statements)
 
 
-def _texts(directory: str, what: str) -> list[int]:
-    """How many captions or questions each training image has."""
+def _texts(directory: str, config: RunConfig) -> list[int]:
+    """How many captions or questions each training image has that are trained on."""
+    import numpy as np
     import pyarrow.compute as pc
 
     from pixelbert_fast.data.records import open_set
 
-    column = open_set(directory).split("train").data.column(what)
-    return [int(count or 0) for count in pc.list_value_length(column).to_pylist()]
+    split = open_set(directory).split("train")
+    column = split.data.column("questions" if config.task == "vqa" else "captions")
+    counts = [int(count or 0) for count in pc.list_value_length(column).to_pylist()]
+    if config.task != "retrieval":
+        return counts
+    from pixelbert_fast.tasks.retrieval.candidates import caption_numbers
+
+    meant = caption_numbers(split, config.retrieval.train_captions, np.array(counts))
+    return [len(own) for own in meant if len(own)]
 
 
 def captions_of_a_showing(config: RunConfig) -> tuple[int, int]:
@@ -94,11 +103,19 @@ def captions_of_a_showing(config: RunConfig) -> tuple[int, int]:
         return 0, 0
     if config.task == "nlvr2":
         return 1, 0  # a statement with either of its images
+    if config.task == "retrieval":
+        return 1, 0  # the wrong ones are no showings
     if config.task != "pretrain":
         return config.data.captions_per_image, 0
     return share_out(
         config.data.captions_per_image, config.data.mismatched_share if config.objectives.itm else 0.0
     )
+
+
+def images_of_a_batch(config: RunConfig) -> int:
+    """At most; of statements about two images, those of whole pairs."""
+    images = config.training.images_per_batch
+    return max(images // 2, 1) * 2 if config.task == "nlvr2" else images
 
 
 def steps(showings: float, images_per_batch: int, world: int, accumulation: int) -> float:

@@ -10,16 +10,17 @@ optimizer       8 T, two moments for either algorithm; divided by n from stage 1
 weight copies   2 a matrix element in half precision, autocast's; in float32 with frozen norms 4 a weight of
                 the backbone's, which norms are folded into
 activations     `model.memory.kept_bytes` of the largest batch
-pixels          the batch, and the next one on its way
+pixels          the batch, and the next one on its way; of retrieval what is kept in place of pixels
 reserve         CUDA's context, workspaces, fragments: RESERVE and RESERVE_SHARE, a rule of thumb
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from pixelbert_fast.model import PixelBertConfig
-from pixelbert_fast.model.memory import kept_bytes
+from pixelbert_fast.model.flops import map_shape
+from pixelbert_fast.model.memory import group_bytes, kept_bytes
 
 GIB = 2**30
 STAGES = (0, 1, 2, 3)
@@ -39,6 +40,14 @@ class Parameters(NamedTuple):
     words: int
 
 
+class Groups(NamedTuple):
+    """Of retrieval: texts learnt from beside an image, what is kept of it, whether the backbone is frozen."""
+
+    learnt: int
+    kept: Literal["none", "c5", "embeddings"]
+    frozen: bool
+
+
 class Load(NamedTuple):
     """What one process holds of a batch.
 
@@ -49,6 +58,7 @@ class Load(NamedTuple):
         half: computed in half precision.
         fast: FastPixelBERT.
         offload: the optimiser's state lies in the host's memory.
+        groups: of retrieval, of whose `captions` only some are learnt from.
     """
 
     image_size: tuple[int, int]
@@ -59,11 +69,26 @@ class Load(NamedTuple):
     half: bool
     fast: bool
     offload: bool = False
+    groups: Groups | None = None
 
 
 def activations(config: PixelBertConfig, load: Load, images: int) -> int:
-    """Bytes that a forward of `images` images keeps."""
+    """Bytes that a forward of `images` images keeps, or holds at one time where that is more."""
     sequences = images * load.captions
+    if load.groups is not None:
+        return group_bytes(
+            config,
+            image_size=load.image_size,
+            images=images,
+            sequences=sequences,
+            learnt=images * load.groups.learnt,
+            text_length=load.text_length,
+            pixels=load.pixels,
+            kept=load.groups.kept,
+            frozen=load.groups.frozen,
+            half=load.half,
+            fast=load.fast,
+        )
     kept = kept_bytes(
         config,
         image_size=load.image_size,
@@ -101,9 +126,20 @@ def by_part(
         "optimizer": 0 if offloaded else 8 * counts.trained // (world if stage else 1),
         "weight copies": copies,
         "activations": activations(config, load, images),
-        "pixels": 2 * images * 3 * 4 * load.image_size[0] * load.image_size[1],
+        "pixels": 2 * images * 4 * _of_an_image(config, load),
         "reserve": RESERVE + int(RESERVE_SHARE * memory),
     }
+
+
+def _of_an_image(config: PixelBertConfig, load: Load) -> int:
+    """How many numbers a batch holds of an image: its pixels, or what is kept of it."""
+    kept = "none" if load.groups is None else load.groups.kept
+    channels, rows, columns = map_shape(config, load.image_size)
+    return {
+        "none": 3 * load.image_size[0] * load.image_size[1],
+        "c5": channels * rows * columns,
+        "embeddings": config.hidden_size * (rows // 2) * (columns // 2),
+    }[kept]
 
 
 def most_images(

@@ -21,7 +21,8 @@ def table(plan: dict[str, Any]) -> str:
 def _model(plan: dict[str, Any]) -> Iterable[str]:
     norm = "frozen norm" if plan["norm"] == "frozen" else f"trained norm ({plan['norm']})"
     frozen = f", first {plan['frozen_stages']} stages frozen" if plan["frozen_stages"] else ""
-    what = f"{plan['task']}, preset {plan['preset']}: {plan['backbone']}, {norm}{frozen}, {plan['precision']}"
+    by = plan["architecture_by"]
+    what = f"{plan['task']}, {by}: {plan['backbone']}, {norm}{frozen}, {plan['precision']}"
     yield from _row("run", what)
     for part, source in plan["starts_from"].items():
         yield from _row(
@@ -30,10 +31,12 @@ def _model(plan: dict[str, Any]) -> Iterable[str]:
     if plan["task"] == "pretrain":
         vocabulary = plan["vocabulary"]
         yield from _row("vocabulary", f"{vocabulary['size']:,} word pieces ({vocabulary['known_by']})")
+    if plan["answers"]:
+        yield from _row("answers", f"{plan['answers']['size']:,} ({plan['answers']['known_by']})")
     yield ""
     parameters, flops = plan["parameters"], plan["flops_per_step"]
-    parts = [part for part in flops if parameters[part] or flops[part]]
-    rows = [(part, _millions(parameters[part]), _flops(flops[part])) for part in parts]
+    parts = [part for part in flops if parameters.get(part) or flops[part]]
+    rows = [(part, _millions(parameters.get(part, 0)), _flops(flops[part])) for part in parts]
     rows.append(("all", _millions(parameters["all"]), _flops(sum(flops.values()))))
     yield from _columns(("part", "parameters", "FLOPs a step"), rows)
     if parameters["trained"] != parameters["all"]:
@@ -48,15 +51,20 @@ def _model(plan: dict[str, Any]) -> Iterable[str]:
 
 def _batch(plan: dict[str, Any]) -> Iterable[str]:
     batch, gpus = plan["batch"], plan["machine"]["gpus"]
-    texts = f" x {batch['captions_per_image']} texts" if batch["captions_per_image"] else ""
-    passes = batch["accumulation"]
-    product = (
-        f"{_gpus(gpus)} x {batch['images_per_batch']} images{texts} x {passes} pass{'es' * (passes > 1)}"
-    )
+    texts, passes = batch["captions_per_image"], batch["accumulation"]
+    a_process = f"{batch['images_per_batch']} images" + (f" x {texts} texts" if texts else "")
+    if plan["task"] == "nlvr2":
+        a_process = f"{batch['pairs_per_pass'] // gpus} statements, each about two images,"
+    if plan["task"] == "retrieval":
+        a_process = f"{batch['images_per_batch']} images, each with its text,"
+    product = f"{_gpus(gpus)} x {a_process} x {passes} pass{'es' * (passes > 1)}"
     given = (
         "" if batch["pairs_per_step_given"] else " (it grows with the GPUs: training.pairs_per_step is null)"
     )
     yield from _row("a step", f"{product} = {batch['pairs_per_step']:,} pairs{given}")
+    if plan["task"] == "retrieval":
+        wrong, learnt = batch["captions_per_image"] - 1, batch["learnt_per_image"] - 1
+        yield from _row("beside each pair", f"{wrong} wrong texts are read, and {learnt} of them learnt from")
     yield from _row("FLOPs a pair", _flops(plan["flops_per_pair"]))
 
 

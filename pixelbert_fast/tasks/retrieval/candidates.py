@@ -24,7 +24,9 @@ class Candidates:
         rows: int64 ``[M]``, the row of the split of each image.
         texts: the word pieces of each text, ``[CLS]`` and ``[SEP]`` included; N arrays of int64.
         image_of_text: int64 ``[N]``, the image, from 0, that each text belongs to.
-        captions: the text of each, and `truncated` how many were cut.
+        captions: the text of each.
+        truncated: how many of them were cut.
+        there: how many images of the split have captions of the kind meant; M is less where a limit is set.
     """
 
     rows: np.ndarray
@@ -32,6 +34,7 @@ class Candidates:
     image_of_text: np.ndarray
     captions: list[str]
     truncated: int
+    there: int
 
 
 def caption_numbers(split, captions: Captions, counts: np.ndarray) -> list[np.ndarray]:
@@ -41,6 +44,12 @@ def caption_numbers(split, captions: Captions, counts: np.ndarray) -> list[np.nd
         if (marked != NO_RETRIEVAL_CAPTION).any():
             return [np.array([one]) if one != NO_RETRIEVAL_CAPTION else np.arange(0) for one in marked]
     return [np.arange(count) for count in counts]
+
+
+def images_asked(split, captions: Captions = "distinct") -> np.ndarray:
+    """int64, ascending: the rows of the images that have captions of the kind meant."""
+    numbers = caption_numbers(split, captions, CaptionTexts(caption_column(split)).counts)
+    return np.array([row for row, own in enumerate(numbers) if len(own)], dtype=np.int64)
 
 
 def candidates(
@@ -54,16 +63,19 @@ def candidates(
     """
     texts = CaptionTexts(caption_column(split))
     numbers = caption_numbers(split, captions, texts.counts)
-    rows = np.array([row for row, own in enumerate(numbers) if len(own)], dtype=np.int64)[:limit]
+    every = np.array([row for row, own in enumerate(numbers) if len(own)], dtype=np.int64)
+    rows = every[:limit]
     if not len(rows):
         raise UserError("the split has no image with a caption to be found by; build the set again")
     tokenised = TokenisedCaptions(texts, tokenizer, max_text_length)
     pairs = [(image, int(row), int(number)) for image, row in enumerate(rows) for number in numbers[row]]
     distinct = texts.distinct
+    cut = tokenised.cut(*(np.array(column) for column in list(zip(*pairs, strict=True))[1:]))
     return Candidates(
         rows,
         [tokenised.ids(row, number) for _, row, number in pairs],
         np.array([image for image, _, _ in pairs], dtype=np.int64),
         [distinct[int(texts.text[texts.starts[row] + number])].as_py() for _, row, number in pairs],
-        tokenised.truncated,
+        int(cut.sum()),
+        len(every),
     )

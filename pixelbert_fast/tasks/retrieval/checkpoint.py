@@ -23,7 +23,8 @@ from pixelbert_fast.model.pair_scores import PairScorer, Precision
 from pixelbert_fast.model.retrieval import PixelBertForImageTextRetrieval
 from pixelbert_fast.tasks.fine_tuned import Evaluated, EvaluationRequest, load_fine_tuned
 from pixelbert_fast.tasks.pretraining.start import check_checkpoint
-from pixelbert_fast.tasks.retrieval.candidates import Captions
+from pixelbert_fast.tasks.retrieval.candidates import Captions, images_asked
+from pixelbert_fast.tasks.retrieval.compositions import Compositions, compositions
 from pixelbert_fast.tasks.retrieval.evaluation import (
     EvaluationOptions,
     Scored,
@@ -32,13 +33,14 @@ from pixelbert_fast.tasks.retrieval.evaluation import (
     scored,
     working_folder,
 )
-from pixelbert_fast.tasks.retrieval.scoring import ScoringOptions, Share
+from pixelbert_fast.tasks.retrieval.scoring import ScoringOptions
+from pixelbert_fast.tasks.retrieval.share import ALONE, PATIENCE, Share, joined
 from pixelbert_fast.tasks.saved_model import checkpoint_folder, open_saved
 from pixelbert_fast.tasks.whole_file import written_whole
 
 SHOWN = 10
 """Of a query's ranking, how many go into the predictions."""
-_OPTIONS = ("captions", "precision", "memory_megabytes", "keep")
+_OPTIONS = ("captions", "precision", "memory_megabytes", "keep", "compositions")
 
 
 def load_ranker(
@@ -76,7 +78,9 @@ def evaluate_checkpoint(
 
     `request.images` are the first ones of the split, as its folds are.
 
-    Options: captions=distinct|all, precision=fp32|bf16x2|bf16, memory_megabytes=N, keep=true|false.
+    Options: captions=distinct|all, precision=fp32|bf16x2|bf16, memory_megabytes=N, keep=true|false,
+    compositions=NAME[+NAME] (attributes that objects are known by: tells apart the recalls of images that
+    show objects together that training did not, see `compositions`).
 
     Raises:
         UserError: as `load_ranker`; a split or an option that is not there; several processes without `out`.
@@ -87,6 +91,7 @@ def evaluate_checkpoint(
         raise UserError("several processes meet in a folder beside --out: give one")
     device = _own(request.device)
     model, processor, tuned = load_ranker(checkpoint, device)
+    composed = _composed(request, built, records, options.captions)
     share, leave = _share()
     kept = None if request.out is None else request.out.with_name(f"{request.out.name}.scores")
     options = replace(options, max_text_length=processor.max_text_length, device=device)
@@ -94,7 +99,8 @@ def evaluate_checkpoint(
         with working_folder(kept) as folder:
             given = model, records, processor.tokenizer, processor.image_processor, options, folder
             found = scored(*given, limit=request.images, share=share, progress=request.progress)
-            metrics = {"zero_shot": not tuned, "precision": options.scoring.precision, **figures(found)}
+            metrics = {"zero_shot": not tuned, "precision": options.scoring.precision}
+            metrics |= {"captions": options.captions, **figures(found, composed)}
             if request.predictions is not None and share.rank == 0:
                 write_predictions(request.predictions, found, records)
             share.wait()
@@ -227,6 +233,16 @@ def _options(request: EvaluationRequest) -> tuple[EvaluationOptions, bool]:
     return options, keep
 
 
+def _composed(
+    request: EvaluationRequest, built: BuiltSet, records, captions: Captions
+) -> Compositions | None:
+    by = request.options.get("compositions")
+    if by is None:
+        return None
+    rows = images_asked(records, captions)[: request.images]
+    return compositions(built.split("train"), records, rows, by.split("+"))
+
+
 def _one_of(name: str, value: Any, known: tuple[str, ...]) -> Any:
     if value not in known:
         raise UserError(f"the option {name} must be {' or '.join(known)}, not {value!r}")
@@ -245,9 +261,8 @@ def _own(device: torch.device | str) -> torch.device | str:
 def _share() -> tuple[Share, Callable[[], None]]:
     """This process's share, by torchrun's variables, and what ends it."""
     if _world() == 1:
-        return Share(), lambda: None
-    there = torch.distributed.is_initialized()
-    if not there:
-        torch.distributed.init_process_group("gloo")
-    share = Share(torch.distributed.get_rank(), torch.distributed.get_world_size(), torch.distributed.barrier)
-    return share, (lambda: None) if there else torch.distributed.destroy_process_group
+        return ALONE, lambda: None
+    if torch.distributed.is_initialized():
+        return joined()
+    torch.distributed.init_process_group("gloo", timeout=PATIENCE)
+    return joined()[0], torch.distributed.destroy_process_group

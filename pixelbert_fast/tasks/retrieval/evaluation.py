@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -17,13 +16,23 @@ from torch import nn
 from pixelbert_fast.data.decoded import DecodedImages
 from pixelbert_fast.model.pair_scores import PairScorer
 from pixelbert_fast.tasks.protocol import Progress, percent
-from pixelbert_fast.tasks.retrieval.cache import Layout, VisualCache, weights_signature
+from pixelbert_fast.tasks.retrieval.block_store import check_room
+from pixelbert_fast.tasks.retrieval.cache import Layout, VisualCache
 from pixelbert_fast.tasks.retrieval.candidates import Candidates, Captions, candidates
+from pixelbert_fast.tasks.retrieval.compositions import Compositions
+from pixelbert_fast.tasks.retrieval.identity import pixels_signature
 from pixelbert_fast.tasks.retrieval.ranks import AT, fold_figures, ranks
-from pixelbert_fast.tasks.retrieval.scoring import ALONE, ScoringOptions, Share, score_matrix
+from pixelbert_fast.tasks.retrieval.scoring import ScoringOptions, score_matrix
+from pixelbert_fast.tasks.retrieval.share import ALONE, Share
 
 FOLD = 1000
 """Images of a fold, where a split has several times as many: COCO's 5K is reported as five 1K too."""
+
+
+_COMPOSED = {"unseen": "new compositions", "apart": "of objects never together"}
+_ELSEWHERE = (
+    "make room, or have it elsewhere: beside --out, or without that in TMPDIR; in a run, in its output folder"
+)
 
 
 @dataclass(frozen=True)
@@ -51,10 +60,15 @@ class EvaluationOptions:
 
 @dataclass(frozen=True)
 class Scored:
-    """A matrix of scores ``[N, M]``, float32, and what its rows and columns are."""
+    """A matrix of scores ``[N, M]``, float32, and what its rows and columns are.
+
+    Attributes:
+        broken: how many of the images could not be decoded, and were of the mean colour.
+    """
 
     scores: np.ndarray
     asked: Candidates
+    broken: int
 
 
 def scored(
@@ -79,9 +93,11 @@ def scored(
         split, image_processor, cache_megabytes=0, decoder=options.decoder, device=options.device
     )
     sizes = images.sizes(asked.rows)
-    signature = _signature(model, split, asked, options, image_processor)
+    signature = pixels_signature(model, images, asked.rows, blank=options.text_only)
     # The tokens are gone when the matrix is there, and the matrix is then all that is asked for.
-    pixels = VisualCache(directory / "pixels", Layout.of("embeddings", model, sizes), signature)
+    layout = Layout.of("embeddings", model, sizes)
+    pixels = VisualCache(directory / "pixels", layout, signature, or_else=_ELSEWHERE)
+    check_room(directory / "scores", (len(asked.texts), len(asked.rows)))
     read = images.blank if options.text_only else images.pixels
     pixels.fill(
         model,
@@ -90,8 +106,10 @@ def scored(
         pixels=options.pixels,
         rank=share.rank,
         world=share.world,
+        broken=lambda number: images.is_broken(int(asked.rows[number])),
     )
     share.wait()
+    pixels.check_complete()
     training = model.training
     model.eval()
     try:
@@ -107,14 +125,24 @@ def scored(
         )
     finally:
         model.train(training)
-    return Scored(scores, asked)
+    return Scored(scores, asked, len(pixels.broken))
 
 
-def figures(found: Scored) -> dict:
-    """Recalls both ways and how many were tied; with folds of 1000 where there are several times as many."""
-    total = found.scores.shape[1]
-    told = {"images": total, "texts": found.scores.shape[0], "truncated": found.asked.truncated}
-    told |= ranks(found.scores, found.asked.image_of_text).figures()
+def figures(found: Scored, composed: Compositions | None = None) -> dict:
+    """Recalls both ways and how many were tied; with folds of 1000 where there are several times as many.
+
+    composed: tell the recalls of such queries apart too; what they are ranked among stays all.
+    """
+    total, owner = found.scores.shape[1], found.asked.image_of_text
+    told = {"images": total, "texts": found.scores.shape[0], "images_of_split": found.asked.there}
+    told |= {"truncated": found.asked.truncated, "broken": found.broken}
+    ranked = ranks(found.scores, owner)
+    told |= ranked.figures()
+    if composed is not None:
+        told["compositions"] = {"by": list(composed.by)}
+        for name, which in (("unseen", composed.unseen), ("apart", composed.apart)):
+            recalls = ranked.among(which, owner).figures() if which.any() else {}
+            told["compositions"][name] = {"images": int(which.sum()), **recalls}
     if total > FOLD and total % FOLD == 0:
         told["folds"] = {
             "images": FOLD,
@@ -126,10 +154,19 @@ def figures(found: Scored) -> dict:
 
 def rows(split: str, told: dict) -> list[tuple[str, str]]:
     """The table of `figures`."""
-    found = [(f"{split}: images, texts", f"{told['images']:,}, {told['texts']:,}")]
-    for part, title in ((told, ""), (told.get("folds"), "mean of folds, ")):
-        if part is None:
-            continue
+    some = f" (the first of {told['images_of_split']:,})" if told["images"] < told["images_of_split"] else ""
+    found = [(f"{split}: images, texts", f"{told['images']:,}{some}, {told['texts']:,}")]
+    if told["truncated"]:
+        found.append((f"{split}: texts that were cut", f"{told['truncated']:,}"))
+    if told["broken"]:
+        found.append((f"{split}: images that cannot be decoded", f"{told['broken']:,}"))
+    parts = [(told, "")]
+    parts += [(told["folds"], "mean of folds, ")] if "folds" in told else []
+    for name, meaning in _COMPOSED.items():
+        part = told.get("compositions", {}).get(name)
+        if part is not None and part["images"]:
+            parts.append((part, f"{part['images']:,} {meaning}, "))
+    for part, title in parts:
         for way, name in (("tr", "image to text"), ("ir", "text to image")):
             shares = " / ".join(percent(part[f"{way}_r{k}"]) for k in AT)
             found.append((f"{split}: {title}{name}, R@{'/'.join(map(str, AT))}", shares))
@@ -155,13 +192,3 @@ def working_folder(kept: Path | None) -> Iterator[Path]:
 
 def _in_images(progress: Progress | None, images: int) -> Progress | None:
     return None if progress is None else lambda done, total: progress(done * images // max(total, 1), images)
-
-
-def _signature(
-    model: nn.Module, split, asked: Candidates, options: EvaluationOptions, image_processor
-) -> str:
-    found = hashlib.sha256(weights_signature(model).encode())
-    found.update(f"{options.text_only} {image_processor.to_json_string()}".encode())
-    keys = split["key"][:] if "key" in split.column_names else []
-    found.update("\n".join(keys[int(row)] if keys else str(row) for row in asked.rows).encode())
-    return found.hexdigest()

@@ -19,14 +19,36 @@ _BLOCK = 1 << 24
 
 @dataclass(frozen=True)
 class Ranks:
-    """Ranks from 0, and how many queries had a wrong candidate tied with the right one."""
+    """Ranks from 0, and which queries had a wrong candidate tied with the right one.
+
+    Attributes:
+        of_images: ``[texts]`` int64, where each text finds its image.
+        of_texts: ``[images]`` int64, where each image finds the best of its texts.
+        texts_tied, images_tied: bool, likewise.
+    """
 
     of_images: np.ndarray
-    """``[texts]`` int64: where each text finds its image."""
     of_texts: np.ndarray
-    """``[images]`` int64: where each image finds the best of its texts."""
-    tied_texts: int
-    tied_images: int
+    texts_tied: np.ndarray
+    images_tied: np.ndarray
+
+    @property
+    def tied_texts(self) -> int:
+        return int(self.texts_tied.sum())
+
+    @property
+    def tied_images(self) -> int:
+        return int(self.images_tied.sum())
+
+    def among(self, images: np.ndarray, image_of_text: np.ndarray) -> Ranks:
+        """Of some queries: the images that are True in bool ``[images]``, and their texts.
+
+        What they were ranked among stays all.
+        """
+        texts = images[image_of_text]
+        return Ranks(
+            self.of_images[texts], self.of_texts[images], self.texts_tied[texts], self.images_tied[images]
+        )
 
     def recalls(self) -> dict[str, float]:
         """``tr_r1 .. tr_r10`` (image to text), ``ir_r1 .. ir_r10`` (text to image), in 0..1."""
@@ -61,7 +83,7 @@ def ranks(
     best = np.full(count, -np.inf, dtype=scores.dtype)
     own = np.empty(len(rows), dtype=scores.dtype)
     of_images = np.empty(len(rows), dtype=np.int64)
-    tied_texts = 0
+    texts_tied = np.zeros(len(rows), dtype=bool)
     for place, part in _blocks(scores, rows, columns, block):
         if np.isnan(part).any():
             text, image = (int(index[0]) for index in np.isnan(part).nonzero())
@@ -73,7 +95,7 @@ def ranks(
         own[place] = right
         np.maximum.at(best, owner[place], right)
         of_images[place] = (part >= right[:, None]).sum(axis=1) - 1
-        tied_texts += int(((part == right[:, None]).sum(axis=1) > 1).sum())
+        texts_tied[place] = (part == right[:, None]).sum(axis=1) > 1
     above = np.zeros(count, dtype=np.int64)
     level = np.zeros(count, dtype=np.int64)
     for _, part in _blocks(scores, rows, columns, block):
@@ -81,7 +103,7 @@ def ranks(
         level += (part == best).sum(axis=0)
     # An image's own texts are no wrong candidates; only those level with the best of them were counted.
     own_level = np.bincount(owner[own == best[owner]], minlength=count)
-    return Ranks(of_images, above - own_level, tied_texts, int((level > own_level).sum()))
+    return Ranks(of_images, above - own_level, texts_tied, level > own_level)
 
 
 def fold_figures(scores: np.ndarray, image_of_text: np.ndarray, *, folds: int = 5) -> dict[str, float]:

@@ -1,13 +1,14 @@
 """Every text scored beside every image, in blocks that are divided among processes and kept as they finish.
 
 Equal things go together, so that nothing is padded: a block's texts have one length and its images one number
-of pixels. What a pair's scores share is computed once, see `model.pair_scores`.
+of pixels. What a pair's scores share is computed once, see `model.pair_scores`; and so is a text that several
+images have, since in another pass its scores would be rounded otherwise and a tie be no tie.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -19,6 +20,7 @@ from torch import Tensor
 from pixelbert_fast.model.pair_scores import PairScorer, Precision
 from pixelbert_fast.tasks.protocol import Progress
 from pixelbert_fast.tasks.retrieval.block_store import Block, BlockStore
+from pixelbert_fast.tasks.retrieval.share import ALONE, Share
 
 
 class Pixels(Protocol):
@@ -58,20 +60,7 @@ class ScoringOptions:
     pairs_per_block: int = 4096
 
 
-@dataclass(frozen=True)
-class Share:
-    """One process among those that score; `barrier` waits for the others."""
-
-    rank: int = 0
-    world: int = 1
-    barrier: Callable[[], None] | None = None
-
-    def wait(self) -> None:
-        if self.barrier is not None:
-            self.barrier()
-
-
-ALONE, DEFAULTS = Share(), ScoringOptions()
+DEFAULTS = ScoringOptions()
 
 
 def plan_blocks(
@@ -120,17 +109,20 @@ def score_matrix(
         directory: where finished blocks are kept, and in the end the matrix, then mapped into memory;
             None: in memory only, by a single process.
         signature: of weights and images. A directory of other scores is refused.
-        progress: called with (pairs done, pairs) of this process's share.
+        progress: called with (pairs done, pairs) of this process's share, a text that is there twice once.
 
     Raises:
-        UserError: the directory holds other scores.
+        UserError: the directory holds other scores, or its disk has not room for them.
         ValueError: several processes without a directory.
     """
     if directory is None and share.world > 1:
         raise ValueError("several processes meet in a directory: give one")
     lengths = np.array([len(one) for one in texts], dtype=np.int64)
     row_bytes = 4 * scorer.width * scorer.dtype.itemsize
-    blocks = plan_blocks(lengths, pixels.counts, row_bytes, options)
+    first = _first_of_each(texts)
+    own = np.flatnonzero(first == np.arange(len(texts)))
+    planned = plan_blocks(lengths[own], pixels.counts, row_bytes, options)
+    blocks = [Block(own[block.texts], block.images) for block in planned]
     shape = (len(texts), len(pixels.counts))
     store = None
     if directory is not None:
@@ -159,12 +151,19 @@ def score_matrix(
         if progress is not None:
             progress(done, total)
     if store is None:
-        return scores
+        return scores[first]
     share.wait()
     if share.rank == 0:
-        store.put_together(blocks)
+        store.put_together(blocks, first)
     share.wait()
     return store.matrix()
+
+
+def _first_of_each(texts: Sequence[np.ndarray]) -> np.ndarray:
+    """int64 ``[N]``: the first text with the same word pieces as each."""
+    seen: dict[bytes, int] = {}
+    pieces = (np.ascontiguousarray(ids, dtype=np.int64).tobytes() for ids in texts)
+    return np.array([seen.setdefault(own, number) for number, own in enumerate(pieces)], dtype=np.int64)
 
 
 def _alike(numbers: np.ndarray) -> list[np.ndarray]:

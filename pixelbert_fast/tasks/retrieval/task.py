@@ -11,14 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from pixelbert_fast.data.records import open_set
-from pixelbert_fast.model.flops import forward_flops, training_flops
-from pixelbert_fast.model.heads import ALL_HEADS
 from pixelbert_fast.model.retrieval import PixelBertForImageTextRetrieval
+from pixelbert_fast.model.task_flops import retrieval_flops
 from pixelbert_fast.tasks.architecture import evaluation_splits
 from pixelbert_fast.tasks.fine_tuning import FineTuningTask, prepare
 from pixelbert_fast.tasks.protocol import Progress, unwrapped
 from pixelbert_fast.tasks.retrieval.batches import RetrievalBatches, Texts
-from pixelbert_fast.tasks.retrieval.cache import weights_signature
 from pixelbert_fast.tasks.retrieval.evaluation import (
     EvaluationOptions,
     figures,
@@ -26,6 +24,7 @@ from pixelbert_fast.tasks.retrieval.evaluation import (
     scored,
     working_folder,
 )
+from pixelbert_fast.tasks.retrieval.identity import weights_signature
 from pixelbert_fast.tasks.retrieval.scoring import ScoringOptions
 from pixelbert_fast.tasks.retrieval.visuals import CachedVisuals, visual_inputs
 from pixelbert_fast.tasks.sized_images import SizedImages
@@ -48,14 +47,10 @@ class RetrievalTask(FineTuningTask):
         self._evaluated = evaluation_splits(built, config)
         said = (text for own in split["captions"][:] for text in own)
         self.take(prepare(config, PixelBertForImageTextRetrieval, lambda: said))
-        options, inner = config.retrieval, self.model.pixelbert
+        options = config.retrieval
         if config.start.checkpoint and self.model.score_head.fresh:
             logger.warning("%s has no match head: the score starts at random", config.start.checkpoint)
-        if options.freeze_backbone:
-            inner.backbone.requires_grad_(False)
-        if options.cache == "embeddings":
-            inner.pixel_projection.requires_grad_(False)
-            inner.pixel_type_embedding.requires_grad_(False)
+        freeze(self.model, options)
         texts = Texts(split, self.tokenizer, config)
         if texts.tokenised.truncated:
             logger.warning(
@@ -77,21 +72,30 @@ class RetrievalTask(FineTuningTask):
         """Of what is run: the pass that finds the hardest, the pass that learns; not what was cached."""
         built, options = self.model.config, self._config.retrieval
         lengths = batch["attention_mask"].sum(dim=1).tolist()
-        pixels = self._pixels_read(batch)[batch["image_index"].long()].tolist()
-        learnt = len(batch["groups"]) * (1 + (options.hardest or options.negatives))
-        size = tuple(batch["pixel_values"].shape[2:]) if "pixel_values" in batch else (0, 0)
-        images = len(batch["rows"]) if "pixel_values" in batch else 0
-        shape = {"image_size": size, "fast": self._config.model.fast}
-        # Which are the hardest is not known yet: as many of the mean length.
-        mean = sum(lengths) // max(len(lengths), 1), sum(pixels) // max(len(pixels), 1)
-        count = training_flops if not options.freeze_backbone else forward_flops
-        parts = [count(built, **shape, images=images, sequences=0, text_length=0, pixels=0)]
-        one = {"text_length": mean[0], "pixels": mean[1]}
-        parts.append(training_flops(built, **shape, images=0, sequences=learnt, **one))
-        if options.hardest is not None:
-            every = {"text_length": lengths, "pixels": pixels}
-            parts.append(forward_flops(built, **shape, images=0, sequences=len(lengths), **every))
-        return sum(flops for part in parts for name, flops in part.items() if name not in ALL_HEADS)
+        of_images = self._pixels_read(batch)
+        pixels = of_images[batch["image_index"].long()].tolist()
+        hardest = min(options.hardest or options.negatives, options.negatives)
+        # The map's size as that of an image which gives such a map.
+        stride = built.output_stride
+        maps = [stride * side for side in batch["features"].shape[2:]] if "features" in batch else (0, 0)
+        found = retrieval_flops(
+            built,
+            image_size=tuple(batch["pixel_values"].shape[2:]) if "pixel_values" in batch else tuple(maps),
+            images=len(batch["rows"]),
+            image_pixels=of_images.tolist(),
+            sequences=len(lengths),
+            text_length=lengths,
+            pixels=pixels,
+            # Which are the hardest is not known yet: as many of the mean length.
+            learnt=len(batch["groups"]) * (1 + hardest),
+            learnt_text_length=sum(lengths) // max(len(lengths), 1),
+            learnt_pixels=sum(pixels) // max(len(pixels), 1),
+            kept=options.cache,
+            frozen=options.freeze_backbone,
+            hardest=options.hardest is not None,
+            fast=self._config.model.fast,
+        )
+        return sum(found.values())
 
     def loss(self, model: nn.Module, batch: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         inner = unwrapped(model).pixelbert
@@ -158,3 +162,13 @@ class RetrievalTask(FineTuningTask):
         if size is None:
             size = torch.tensor([batch["pixel_values"].shape[2:]]).expand(len(batch["rows"]), 2)
         return (self.model.pixelbert.backbone.map_size(size.long()) // 2).prod(dim=1)
+
+
+def freeze(model: PixelBertForImageTextRetrieval, options) -> None:
+    """Freezes what a run's `retrieval` section says, which is all that goes before what is kept."""
+    inner = model.pixelbert
+    if options.freeze_backbone:
+        inner.backbone.requires_grad_(False)
+    if options.cache == "embeddings":
+        inner.pixel_projection.requires_grad_(False)
+        inner.pixel_type_embedding.requires_grad_(False)

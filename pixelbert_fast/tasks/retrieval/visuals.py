@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 import torch
-import torch.distributed
 from torch import Tensor, nn
 
 from pixelbert_fast.data.decoded import DecodedImages
+from pixelbert_fast.data.sampler import random_stream
 from pixelbert_fast.errors import UserError
 from pixelbert_fast.model.outputs import FeatureMaps, PixelEmbeddings
-from pixelbert_fast.tasks.retrieval.cache import Layout, VisualCache, weights_signature
+from pixelbert_fast.tasks.retrieval.cache import Layout, VisualCache
+from pixelbert_fast.tasks.retrieval.identity import pixels_signature
+from pixelbert_fast.tasks.retrieval.share import joined
 
 Among = Callable[[], np.ndarray]
+_SUBSTITUTE = 63
 
 
 class Visuals(Protocol):
@@ -45,41 +47,49 @@ class CachedVisuals:
         images = DecodedImages(
             split, image_processor, cache_megabytes=0, decoder=config.data.decoder, device=device
         )
-        self._images = images
+        self._images, self._seed = images, config.seed
         kind, blank = config.retrieval.cache, config.start.text_only
-        layout = Layout.of(kind, model, images.sizes(np.arange(len(split))))
-        parts = ["pixelbert.backbone."]
+        rows = np.arange(len(split))
+        prefixes = ["pixelbert.backbone."]
         if kind == "embeddings":
-            parts += ["pixelbert.pixel_projection.", "pixelbert.pixel_type_embedding"]
-        keys = "\n".join(split["key"][:]) if "key" in split.column_names else str(len(split))
-        signature = f"{weights_signature(model, parts)} {image_processor.to_json_string()} {blank} {keys}"
-        name = f"{kind}-{_short(signature)}"
+            prefixes += ["pixelbert.pixel_projection.", "pixelbert.pixel_type_embedding"]
+        signature = pixels_signature(model, images, rows, blank=blank, prefixes=prefixes)
+        name = f"{kind}-{signature[:12]}"
         folder = Path(config.retrieval.cache_directory or Path(config.output) / "cache") / name
-        self._cache = VisualCache(folder, layout, _short(signature, 64))
-        rank, world = _share()
-        if not self._cache.complete:
-            home = next(model.parameters()).device
-            model.to(device)
-            self._cache.fill(
-                model,
-                images.blank if blank else images.pixels,
-                images_per_pass=config.training.images_per_batch,
-                pixels=config.data.batching.pixels if config.data.batching else None,
-                rank=rank,
-                world=world,
-            )
-            model.to(home)
-        if world > 1:
-            torch.distributed.barrier()
-        if images.broken > config.data.broken_limit * len(split):
+        self._cache = VisualCache(folder, Layout.of(kind, model, images.sizes(rows)), signature)
+        share, leave = joined()
+        try:
+            if not self._cache.complete:
+                home = next(model.parameters()).device
+                model.to(device)
+                self._cache.fill(
+                    model,
+                    images.blank if blank else images.pixels,
+                    images_per_pass=config.training.images_per_batch,
+                    pixels=config.data.batching.pixels if config.data.batching else None,
+                    rank=share.rank,
+                    world=share.world,
+                    broken=images.is_broken,
+                )
+                model.to(home)
+            share.wait()
+        finally:
+            leave()
+        self._cache.check_complete()
+        self._broken = self._cache.broken
+        self._own_broken = len(self._broken[share.rank :: share.world])
+        limit = config.data.broken_limit
+        if len(self._broken) > max(limit > 0, limit * len(split)) or len(self._broken) == len(split):
             raise UserError(
-                f"{images.broken} of {len(split)} images cannot be decoded, more than data.broken_limit"
+                f"{len(self._broken)} of {len(split)} images cannot be decoded, more than the share of "
+                f"{limit:g} that data.broken_limit allows; the last is {self.names(self._broken[-1:])[0]}: "
+                f"mend the set, or raise the limit"
             )
 
     @property
     def broken(self) -> int:
-        """How many different images could not be decoded; they are of the mean colour."""
-        return self._images.broken
+        """How many different images could not be decoded; each process tells its share of them."""
+        return self._own_broken
 
     def names(self, rows: Sequence[int]) -> list[str]:
         return self._images.names(rows)
@@ -90,6 +100,15 @@ class CachedVisuals:
     def readable(
         self, rows: np.ndarray, epoch: int, among: Among | None = None
     ) -> tuple[np.ndarray, dict[str, Tensor]]:
+        """(rows, what is kept of them): another of `among()` in the place of each that is broken."""
+        rows = np.array(rows, dtype=np.int64)
+        for place in np.flatnonzero(np.isin(rows, self._broken)):
+            every = np.arange(len(self._cache.counts)) if among is None else np.unique(among())
+            whole = np.setdiff1d(every, self._broken)
+            if not len(whole):
+                raise UserError("none of the split's images with texts can be decoded: build it again")
+            draw = random_stream(self._seed, epoch, int(rows[place]), _SUBSTITUTE)
+            rows[place] = draw.choice(whole)
         if self._cache.layout.kind == "c5":
             features, grids = self._cache.features(rows)
             return rows, {"features": features, "valid_grid": grids}
@@ -114,12 +133,3 @@ def visual_inputs(batch: Mapping[str, Tensor], draws: bool) -> dict:
         grid = tuple(valid_grid.amax(dim=0).tolist()) if draws else None
         return {"pixel_embeddings": PixelEmbeddings(tokens, places, places >= 0, valid_grid, grid)}
     return {name: batch[name] for name in ("pixel_values", "pixel_size") if name in batch}
-
-
-def _short(signature: str, digits: int = 12) -> str:
-    return hashlib.sha256(signature.encode()).hexdigest()[:digits]
-
-
-def _share() -> tuple[int, int]:
-    there = torch.distributed.is_available() and torch.distributed.is_initialized()
-    return (torch.distributed.get_rank(), torch.distributed.get_world_size()) if there else (0, 1)
