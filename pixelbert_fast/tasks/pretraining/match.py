@@ -32,7 +32,12 @@ def match(
     """
     if not captions or not all(one.strip() for one in captions):
         raise UserError('a caption is empty: give one, as "a red star above a blue circle"')
-    model, processor = _loaded(checkpoint)
+    model, processor, learnt = load_pretrained(checkpoint)
+    if not learnt:
+        raise UserError(
+            f"{checkpoint_folder(checkpoint)} has not learnt image-text matching: give the checkpoint of a "
+            "pre-training with objectives.itm"
+        )
     inputs = processor(images=image, text=list(captions)).to(device)
     every = torch.zeros(len(captions), dtype=torch.int64, device=device)
     nothing = torch.full_like(inputs["input_ids"], _IGNORED)
@@ -42,7 +47,12 @@ def match(
     return logits.float().softmax(dim=-1)[:, 1].tolist()
 
 
-def _loaded(checkpoint: str | Path) -> tuple[PixelBertForPreTraining, PixelBertProcessor]:
+def load_pretrained(checkpoint: str | Path) -> tuple[PixelBertForPreTraining, PixelBertProcessor, bool]:
+    """The model in evaluation mode, its processor, and whether it has learnt image-text matching.
+
+    Raises:
+        UserError: no such checkpoint, or none of a Pixel-BERT.
+    """
     folder = checkpoint_folder(checkpoint)
     check_checkpoint(str(folder))
     try:
@@ -52,12 +62,7 @@ def _loaded(checkpoint: str | Path) -> tuple[PixelBertForPreTraining, PixelBertP
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise UserError(f"{folder} holds no checkpoint that can be used: {reason}") from error
     fresh = any(name.startswith("itm_head.") for name in report["missing_keys"])
-    if fresh or not model.config.itm:
-        raise UserError(
-            f"{folder} has not learnt image-text matching: give the checkpoint of a pre-training with "
-            "objectives.itm"
-        )
-    return model.eval(), processor
+    return model.eval(), processor, model.config.itm and not fresh
 
 
 _IGNORED = -100
