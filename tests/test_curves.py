@@ -25,7 +25,7 @@ def plot(figure: str) -> ElementTree.Element:
 
 
 def lines(figure: str) -> list[ElementTree.Element]:
-    return [one for one in plot(figure).iter("g")]
+    return list(plot(figure).iter("g"))
 
 
 def path(group: ElementTree.Element) -> str:

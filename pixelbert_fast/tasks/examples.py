@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -15,15 +15,22 @@ from torch import Tensor
 from pixelbert_fast.data.processor import PixelBertProcessor
 from pixelbert_fast.errors import UserError
 from pixelbert_fast.model.pixelbert import PixelBertPreTrainedModel
-from pixelbert_fast.tasks.attending import AttentionMaps, attention_maps
+from pixelbert_fast.tasks.attending import attention_maps
+
+BLANK = "____"
+"""What stands for a masked word."""
 
 # Words that stand for nothing one could point at; of a set without word categories the others are shown.
 _PLAIN = frozenset(
-    "the and are has have had was were been being this that these those there then than with without from "
-    "into onto over under out off for not but both each either neither which what who whom whose where when "
-    "why how does did can could will would shall should may might must its his her their our your you they "
-    "she him them some any all many much more most other another one only very just also about image images "
-    "picture photo left right top bottom above below between behind front near next side".split()
+    word
+    for line in (
+        "the and are has have had was were been being this that these those there then than with without",
+        "from into onto over under out off for not but both each either neither which what who whom whose",
+        "where when why how does did can could will would shall should may might must its his her their our",
+        "your you they she him them some any all many much more most other another one only very just also",
+        "about image images picture photo left right top bottom above below between behind front near next",
+    )
+    for word in line.split()
 )
 _WORD = re.compile(r"[^\W\d_]{3,}")
 
@@ -46,7 +53,7 @@ class WordMap:
 
 @dataclass(frozen=True, eq=False)
 class Picture:
-    """An image of an example, encoded as it is stored; `note` says what it is, `right` whether it is meant."""
+    """An image of an example, encoded as it is stored: what it is, and whether it is the one meant."""
 
     image: bytes
     name: str
@@ -65,8 +72,8 @@ class Example:
         said: (answer, probability or None) as the model gave them, best first.
         truth: what is right, in words.
         sure: how sure the model was; of what it got wrong, the surest are shown.
-        looked: the text whose words are looked up in the images; None: `text`.
-        words: which of them; None: by the set's word categories.
+        masked: the text as the model read it, with its mask token where `text` has `BLANK`: what is looked up
+            in the image is that place, and not words.
     """
 
     text: str
@@ -75,8 +82,7 @@ class Example:
     said: tuple[tuple[str, float | None], ...]
     truth: str
     sure: float
-    looked: str | None = None
-    words: frozenset[str] | None = None
+    masked: str | None = None
 
 
 @dataclass(frozen=True)
@@ -142,7 +148,7 @@ def gathered(
     categories: Collection[str],
     request: ExampleRequest,
 ) -> Group:
-    """A group of `found`: of the right ones some evenly spread, of the wrong ones the surest, with their maps.
+    """A group of `found`: the surest of the wrong ones, and right ones evenly spread, with their maps.
 
     categories: the set's content words, lower case; empty where it names none.
     """
@@ -164,18 +170,7 @@ def content_words(captions: Iterable[str]) -> set[str]:
 def _looked_up(
     example: Example, model: Any, processor: PixelBertProcessor, categories: Collection[str]
 ) -> Example:
-    text = example.text if example.looked is None else example.looked
-    choose: Callable[[AttentionMaps], Sequence[int]]
-    if example.words is not None:
-        wanted = example.words
-
-        def choose(maps: AttentionMaps) -> Sequence[int]:
-            return [place for place, word in enumerate(maps.words) if word in wanted][:1]
-    else:
-
-        def choose(maps: AttentionMaps) -> Sequence[int]:
-            return _telling(maps.words, categories)
-
+    text = example.text if example.masked is None else example.masked
     pictures = []
     for place, picture in enumerate(example.pictures):
         if picture.right is False and place:
@@ -189,7 +184,13 @@ def _looked_up(
         (height, width), (rows, columns) = maps.image_size, maps.grid
         covers = rows * maps.window / height, columns * maps.window / width
         first = maps.of(layer=0)
-        own = tuple(WordMap(maps.words[place], first[place], covers) for place in choose(maps))
+        if example.masked is None:
+            places = _telling(maps.words, categories)
+        else:
+            mask = processor.tokenizer.mask_token.strip("[]<>")
+            places = [place for place, word in enumerate(maps.words) if word == mask][:1]
+        names = [BLANK if example.masked else maps.words[place] for place in places]
+        own = tuple(WordMap(name, first[place], covers) for name, place in zip(names, places, strict=True))
         pictures.append(replace(picture, maps=own))
     return replace(example, pictures=tuple(pictures))
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import html
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pixelbert_fast.visualize.axes import Axis, linear_axis, log_axis, number, span_axis
+from pixelbert_fast.visualize.markup import escaped
 
 # Scaled to a phone's width the letters are still some 10 pixels high.
 _WIDTH, _HEIGHT = 400, 230
@@ -96,7 +96,7 @@ def line_chart(
     drawn = [_cleaned(one, log) for one in series]
     looks = [place if one.look is None else one.look for place, one in enumerate(series)]
     points = [(a, b) for one in drawn for a, b in zip(one.xs, one.ys, strict=True) if math.isfinite(b)]
-    caption = f"<figcaption>{_text(title)}</figcaption>"
+    caption = f"<figcaption>{escaped(title)}</figcaption>"
     if not points:
         return f'<figure class="chart">{caption}<p>No finite value was recorded.</p></figure>'
     across = span_axis([a for a, _ in points])
@@ -109,7 +109,7 @@ def line_chart(
     return (
         f'<figure class="chart">{caption}<ul>{legend}</ul>'
         f'<svg class="plot" viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" {frame.scales()} '
-        f'aria-label="{_text(f"{title}, by {x}: {said}")}">{frame.grid()}{frame.labels(x, y)}{body}'
+        f'aria-label="{escaped(f"{title}, by {x}: {said}")}">{frame.grid()}{frame.labels(x, y)}{body}'
         f'<path class="cursor" d="M0 {_TOP}V{_HEIGHT - _BOTTOM}"/></svg><output></output></figure>'
     )
 
@@ -169,7 +169,7 @@ class _Frame:
             alone = [piece[0] for piece in pieces if len(piece) == 1]
             marked = _spread(marked, look) + alone
         marks = "".join(_mark(look, *point) for point in dict.fromkeys(marked))
-        name = _text(one.name)
+        name = escaped(one.name)
         return f'<g class="s{look % STYLES}" data-name="{name}"><path class="l" d="{path}"/>{marks}</g>'
 
     def grid(self) -> str:
@@ -190,9 +190,9 @@ class _Frame:
             anchor = "end" if place > _WIDTH - 24 else "middle"
             at = f'x="{_short(min(place, _WIDTH - 1))}" y="{_HEIGHT - _BOTTOM + 17}"'
             found.append(f'<text {at} text-anchor="{anchor}">{number(tick)}</text>')
-        found.append(f'<text x="{_WIDTH - _RIGHT}" y="{_HEIGHT - 5}" text-anchor="end">{_text(x)}</text>')
+        found.append(f'<text x="{_WIDTH - _RIGHT}" y="{_HEIGHT - 5}" text-anchor="end">{escaped(x)}</text>')
         if y:
-            found.append(f'<text x="4" y="{_HEIGHT - 5}">{_text(y)}</text>')
+            found.append(f'<text x="4" y="{_HEIGHT - 5}">{escaped(y)}</text>')
         return "".join(found)
 
     def scales(self) -> str:
@@ -229,7 +229,7 @@ def _key(name: str, look: int) -> str:
     return (
         f'<li><svg viewBox="0 0 30 12" aria-hidden="true"><g class="s{look % STYLES}">'
         f'<path class="l" d="M0 6H30"/>{_mark(look, 15, 6)}</g></svg>'
-        f'<span dir="auto">{_text(name)}</span></li>'
+        f'<span dir="auto">{escaped(name)}</span></li>'
     )
 
 
@@ -245,7 +245,3 @@ def _said(one: Series) -> str:
 
 def _short(value: float) -> str:
     return f"{value:.2f}".rstrip("0").rstrip(".")
-
-
-def _text(text: str) -> str:
-    return html.escape(text, quote=True)

@@ -15,6 +15,7 @@ from pixelbert_fast.data.processor import PixelBertProcessor
 from pixelbert_fast.data.records import BuiltSet
 from pixelbert_fast.errors import UserError
 from pixelbert_fast.tasks.examples import (
+    BLANK,
     Example,
     ExampleRequest,
     Group,
@@ -30,7 +31,6 @@ from pixelbert_fast.tasks.pretraining.match import load_pretrained
 from pixelbert_fast.tasks.pretraining.questions import Question, Questions, image_batches
 
 _GUESSES = 3
-_BLANK = "____"
 
 
 @dataclass(frozen=True)
@@ -178,14 +178,13 @@ def _word(
     )
     masks = " ".join([tokenizer.mask_token] * int(hidden.sum()))
     return Example(
-        text=f"{before} {_BLANK} {after}".strip(),
+        text=f"{before} {BLANK} {after}".strip(),
         right=bool((said.words.argmax(dim=-1).numpy() == true).all()),
         pictures=(picture,),
         said=(*guesses, (f"beside another image: {twin[0]}", twin[1])),
         truth=tokenizer.decode(true),
         sure=guesses[0][1] or 0.0,
-        looked=f"{before} {masks} {after}".strip(),
-        words=frozenset({tokenizer.mask_token.strip("[]<>")}),
+        masked=f"{before} {masks} {after}".strip(),
     )
 
 

@@ -73,8 +73,12 @@ def guesses(built: BuiltSet, split: str) -> dict[str, float]:
     Of a set that has one answer a question; empty for others, and for a split without answers.
     """
     records = built.split(split)
-    if "questions" not in records.column_names or "raw_answers" in records.column_names:
+    if "questions" not in records.column_names:
         return {}
+    if "raw_answers" in records.column_names:
+        several = (len(given) > 1 for own in records["raw_answers"][:] for given in own)
+        if any(several):
+            return {}
     answers = Counter(
         (one.get("kind"), one["answer"])
         for own in records.select_columns(["questions"])["questions"][:]
