@@ -30,6 +30,9 @@ def evaluate(
     predictions: Annotated[
         Path | None, typer.Option(help="The predictions, in the form of the task's evaluation server.")
     ] = None,
+    report: Annotated[
+        Path | None, typer.Option(help="A page of the metrics and of examples, right and wrong (HTML).")
+    ] = None,
     images: Annotated[int | None, typer.Option(min=1, help="At most so many, spread over the split.")] = None,
     images_per_batch: Annotated[int, typer.Option(min=1, help="At most.")] = 16,
     pixels: Annotated[
@@ -53,7 +56,7 @@ def evaluate(
 
     began = time.perf_counter()
     work, built = checkpoint_evaluation(task), open_set(data)
-    for file in (out, predictions):
+    for file in (out, predictions, report):
         _check_place(file)
     with progress_bar(f"{task} on {data}, {split}") as progress:
         request = EvaluationRequest(
@@ -83,7 +86,9 @@ def evaluate(
         told |= {"seconds": round(time.perf_counter() - began, 3), "versions": versions()}
         with written_whole(out) as file:
             file.write(json.dumps(told, indent=2, ensure_ascii=False) + "\n")
-    for file in (out, predictions):
+    if report is not None:
+        _write_report(report, task, checkpoint, built, split, evaluated.metrics, text_only, device)
+    for file in (out, predictions, report):
         if file is not None:
             typer.echo(str(file))
 
@@ -91,6 +96,31 @@ def evaluate(
 def register(app: typer.Typer) -> None:
     """Adds the command."""
     app.command("evaluate", help=_HELP)(evaluate)
+
+
+def _write_report(
+    page: Path,
+    task: str,
+    checkpoint: Path,
+    built: Any,
+    split: str,
+    metrics: dict[str, Any],
+    text_only: bool,
+    device: str | None,
+) -> None:
+    from pixelbert_fast.training.provenance import machine, made_by
+    from pixelbert_fast.visualize.report.evaluation import evaluation_page
+
+    from .report import write_page
+    from .report_material import guessed, split_examples
+
+    groups, reason = split_examples(task, checkpoint, built, split, text_only=text_only, device=device)
+    about = {"task": task, "checkpoint": str(checkpoint), "data": str(built.directory), "split": split}
+    known = guessed(task, built, split)
+    content = evaluation_page(
+        about, metrics, known, groups, reason, {**made_by(), "machine": machine()}, text_only=text_only
+    )
+    write_page(page, content)
 
 
 def _check_place(file: Path | None) -> None:

@@ -24,7 +24,7 @@ def report(
     ] = True,
     device: Annotated[str | None, typer.Option(help="cpu or cuda; default: cuda where there is one.")] = None,
 ) -> None:
-    """Write the report of a run again, or compare several: curves, metrics, recipe, examples; one HTML file."""
+    """Write the report of a run again, or compare several: one HTML file of curves, metrics, examples."""
     if out is not None and out.is_dir():
         raise UserError(f"{out} is a folder; give the name of a file in it")
     if len(runs) == 1:

@@ -56,12 +56,12 @@ def guesses(run: RunRecord) -> dict[str, dict[str, float]]:
     """What guessing gives, by split and figure, where the data says it (see `figures.rows`)."""
     figures = run.figures()
     found: dict[str, dict[str, float]] = {}
-    if figures is None or run.task not in ("vqa", "objects"):
+    if figures is None:
         return found
     for directory in _directories(run):
         for split in figures[1]:
             try:
-                found[split] = _guessed(run.task, open_set(directory), split)
+                found[split] = guessed(run.task, open_set(directory), split)
             except UserError:
                 continue  # the set is gone, or has no such split
     return found
@@ -128,11 +128,14 @@ def _directories(run: RunRecord) -> list[str]:
     return [one["directory"] for one in several] if several else [data.get("directory") or "data"]
 
 
-def _guessed(task: str, built: BuiltSet, split: str) -> dict[str, float]:
+def guessed(task: str, built: BuiltSet, split: str) -> dict[str, float]:
+    """What guessing gives on a split, by figure, beyond what follows from the task alone."""
     if task == "vqa":
         from pixelbert_fast.tasks.vqa.examples import guesses as most_common
 
         return most_common(built, split)
+    if task != "objects":
+        return {}
     listed = built.card.get("attributes") or {}
     return {name: 1 / len(values) for name, values in listed.items() if values}
 

@@ -44,10 +44,10 @@ a { color: var(--mark); }
 table { border-collapse: collapse; font-size: .85rem; }
 th, td { text-align: left; padding: .28rem .7rem; border-top: 1px solid var(--line); vertical-align: top;
   overflow-wrap: normal; }
-thead th { border-top: 0; font-weight: 600; color: var(--faint); }
+thead th, thead td { border-top: 0; font-weight: 600; color: var(--faint); overflow-wrap: anywhere; }
 th.n, td.n { text-align: right; font-variant-numeric: tabular-nums; }
 td.n { white-space: nowrap; }
-thead th.n { max-width: 9rem; }
+thead th.n { min-width: 4.5rem; max-width: 9rem; }
 tbody th { font-weight: 400; }
 tr.part th { padding-left: 1.7rem; color: var(--faint); }
 td.long { overflow-wrap: anywhere; min-width: 9rem; }

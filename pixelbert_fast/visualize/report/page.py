@@ -17,6 +17,7 @@ from pixelbert_fast.visualize.report.pictures import Album
 from pixelbert_fast.visualize.report.records import RunRecord
 
 _MOST_EVENTS = 40
+_MOST_TILES = 8
 
 
 @dataclass(frozen=True)
@@ -105,6 +106,30 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
+def made_by_rows(about: Mapping[str, Any]) -> list[tuple[str, object]]:
+    """Names and values of `versions`, `revision` and `machine`, as far as they are known."""
+    found: list[tuple[str, object]] = list((about.get("versions") or {}).items())
+    if about.get("revision"):
+        found.append(("source revision", about["revision"]))
+    for name, value in (about.get("machine") or {}).items():
+        if name == "memory_gb":
+            found.append(("memory", f"{value} GB"))
+        elif isinstance(value, list):
+            found.append((name, ", ".join(map(str, value)) or "none"))
+        else:
+            found.append((name, value))
+    return found
+
+
+def tiles(task: str, figures: Mapping[str, Any] | None, guesses: Mapping[str, Mapping[str, float]]) -> str:
+    """The figures to see first, of metrics by split."""
+    shown = []
+    for split, own in (figures or {}).items():
+        found = rows(task, own, guesses.get(split)) if isinstance(own, Mapping) else []
+        shown += [_tile(split, row) for row in found if not row.part]
+    return f'<div class="tiles">{"".join(shown[:_MOST_TILES])}</div>' if shown else ""
+
+
 def _head(run: RunRecord, material: Material) -> str:
     written = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
     about = f"A run of the task {run.task} in {run.path}; written {written}."
@@ -116,13 +141,7 @@ def _head(run: RunRecord, material: Material) -> str:
     if run.unread:
         lines = "1 line" if run.unread == 1 else f"{run.unread} lines"
         parts.append(f'<p class="faint">{lines} of log.jsonl could not be read and is left out.</p>')
-    figures = run.figures()
-    if figures is not None:
-        tiles = []
-        for split, own in figures[1].items():
-            found = rows(run.task, own, material.guesses.get(split)) if isinstance(own, Mapping) else []
-            tiles += [_tile(split, row) for row in found if not row.part]
-        parts.append(f'<div class="tiles">{"".join(tiles[:8])}</div>')
+    parts.append(tiles(run.task, (run.figures() or (0, None))[1], material.guesses))
     return "\n".join(parts)
 
 
@@ -217,16 +236,7 @@ def _recipe(material: Material) -> str:
 
 
 def _made_by(run: RunRecord) -> list[tuple[str, object]]:
-    found: list[tuple[str, object]] = list(run.versions.items())
-    if run.about.get("revision"):
-        found.append(("source revision", run.about["revision"]))
-    for name, value in (run.about.get("machine") or {}).items():
-        if name == "memory_gb":
-            found.append(("memory", f"{value} GB"))
-        elif isinstance(value, list):
-            found.append((name, ", ".join(map(str, value)) or "none"))
-        else:
-            found.append((name, value))
+    found = made_by_rows({**run.about, "versions": run.versions})
     if run.metrics is not None:
         found.append(("processes", run.metrics.get("processes", 1)))
     return found
