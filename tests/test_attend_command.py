@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ from pixelbert_fast import (
 from pixelbert_fast.data.processor import PixelBertImageProcessor
 from pixelbert_fast.tasks.attending import attention_maps_of_texts, load_any
 from pixelbert_fast.visualize.attention_figure import draw
-from pixelbert_fast.visualize.attention_page import attention_page
+from pixelbert_fast.visualize.word_page import attention_page
 from tests.small_models import config, stir
 
 VOCABULARY = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "red", "star", "left", "of", "blue"]
@@ -141,3 +142,17 @@ def test_a_checkpoint_without_a_transformer_is_refused(checkpoint, image, tmp_pa
     save_file(kept, folder / "model.safetensors", {"format": "pt"})
     said = fails(capsys, ["attend", str(image), "a star", "--checkpoint", str(folder)])
     assert "lacks weights of a Pixel-BERT, encoder.layer.1." in said
+
+
+def test_the_guides_python_runs_as_it_stands(image, tmp_path, monkeypatch):
+    guide = Path(__file__).resolve().parent.parent / "docs" / "attention.md"
+    (example,) = re.findall(r"```python\n(.*?)```", guide.read_text(encoding="utf-8"), re.S)
+    save(tmp_path / "runs" / "scenes_long" / "checkpoint")
+    (tmp_path / "photo.jpg").write_bytes(image.read_bytes())
+    monkeypatch.chdir(tmp_path)
+    space: dict = {}
+    exec(example, space)
+    assert space["maps"].words == ["a", "red", "star"]
+    assert (tmp_path / "figure.png").stat().st_size and "<canvas" in (tmp_path / "page.html").read_text(
+        "utf-8"
+    )

@@ -15,8 +15,8 @@ from pixelbert_fast import visualize
 from pixelbert_fast.errors import UserError
 from pixelbert_fast.tasks import attending
 from pixelbert_fast.visualize.attention_figure import draw, percent
-from pixelbert_fast.visualize.attention_page import attention_page
 from pixelbert_fast.visualize.heat import coloured, colours, spread_out
+from pixelbert_fast.visualize.word_page import attention_page
 from tests.word_maps import GRID, HEADS, IMAGE, LAYERS, maps_of
 
 MAPS = maps_of("A red star, left of blue stars")

@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from pixelbert_fast.visualize.attention_figure import percent
-from pixelbert_fast.visualize.attention_page import CANVAS, attention_page
 from pixelbert_fast.visualize.heat import coloured, colours, spread_out
+from pixelbert_fast.visualize.word_page import CANVAS, attention_page
 from tests.browsing import chromium, contrast, open_page
 from tests.word_maps import GRID, HEADS, IMAGE, LAYERS, READ, WINDOW, maps_of
 
@@ -215,6 +215,7 @@ def test_a_cell_is_read_by_pointer_and_by_keyboard(page):
         assert_reads(page, row, column, 4)
         wide = box["width"] / READ[1]
         assert cursor.rect["x"] - box["x"] == pytest.approx(column * WINDOW * wide, abs=1)
+        assert cursor.rect["y"] + cursor.rect["height"] <= box["y"] + box["height"] + 1
     point(20, 66)  # what no cell stands for has no value
     assert page.find_element("id", "reading").text.startswith("Point at the image")
     assert not cursor.is_displayed()

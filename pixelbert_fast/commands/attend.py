@@ -41,7 +41,7 @@ def attend(
 ) -> None:
     from pixelbert_fast.tasks.attending import attention_maps_of_texts, load_any
     from pixelbert_fast.tasks.whole_file import written_whole
-    from pixelbert_fast.visualize.attention_page import attention_page
+    from pixelbert_fast.visualize.word_page import attention_page
 
     if out.is_dir():
         raise UserError(f"--out {out} is a folder; give the name of a file in it")

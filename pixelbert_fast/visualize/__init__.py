@@ -9,13 +9,13 @@ if TYPE_CHECKING:
     from pixelbert_fast.tasks.attending import AttentionMaps as AttentionMaps
     from pixelbert_fast.tasks.attending import attention_maps as attention_maps
     from pixelbert_fast.visualize.attention_figure import draw as draw
-    from pixelbert_fast.visualize.attention_page import attention_page as attention_page
+    from pixelbert_fast.visualize.word_page import attention_page as attention_page
 
 _HOMES = {
     "AttentionMaps": "pixelbert_fast.tasks.attending",
     "attention_maps": "pixelbert_fast.tasks.attending",
     "draw": "pixelbert_fast.visualize.attention_figure",
-    "attention_page": "pixelbert_fast.visualize.attention_page",
+    "attention_page": "pixelbert_fast.visualize.word_page",
 }
 
 __all__ = list(_HOMES)

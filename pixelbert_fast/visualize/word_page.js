@@ -244,6 +244,8 @@
     bar.fillStyle = `rgb(${colours.slice(3 * step, 3 * step + 3).join(",")})`;
     bar.fillRect(step, 0, 1, 1);
   }
+  // The whole image is seen at once, however tall it is.
+  find("stage").parentElement.style.maxWidth = `calc(80vh * ${width / height})`;
   chosen = words[data.start] ?? words[0];
   show();
   image.decode().then(show, show); // the small maps draw the image too

@@ -78,7 +78,7 @@ def attention_page(
         "colours": _base64(colours()),
     }
     numbers = [0 if one is None else one % count + 1 for one, count in ((layer, layers), (head, heads))]
-    script, style = (_shipped(f"attention_page.{kind}") for kind in ("js", "css"))
+    script, style = (_shipped(f"word_page.{kind}") for kind in ("js", "css"))
     policy = (
         f"default-src 'none'; img-src data:; script-src '{_digest(script)}'; style-src '{_digest(style)}'; "
         "base-uri 'none'; form-action 'none'"
