@@ -44,7 +44,8 @@ a { color: var(--mark); }
 table { border-collapse: collapse; font-size: .85rem; }
 th, td { text-align: left; padding: .28rem .7rem; border-top: 1px solid var(--line); vertical-align: top;
   overflow-wrap: normal; }
-thead th, thead td { border-top: 0; font-weight: 600; color: var(--faint); overflow-wrap: anywhere; }
+thead th, thead td { border-top: 0; font-weight: 600; color: var(--faint);
+  overflow-wrap: break-word; }
 th.n, td.n { text-align: right; font-variant-numeric: tabular-nums; }
 td.n { white-space: nowrap; }
 thead th.n { min-width: 4.5rem; max-width: 9rem; }

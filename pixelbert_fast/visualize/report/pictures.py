@@ -23,9 +23,9 @@ _DARKEST = 0.82
 _SHADE = 0.5
 
 STYLE = """
-.shots { display: flex; flex-wrap: wrap; gap: .5rem; margin: .4rem 0; }
+.shots { display: flex; flex-wrap: wrap; gap: .5rem .35rem; margin: .4rem 0; }
 .shots figure { margin: 0; width: calc((100% - 1rem) / 3); max-width: 7.8rem; min-width: 0; }
-.shots figure.small { max-width: 5.6rem; }
+.shots figure.small { width: calc((100% - 1.5rem) / 4); max-width: 4.1rem; }
 .shots figcaption { font-size: .72rem; color: var(--faint); margin-top: .15rem; }
 .shot { position: relative; overflow: hidden; background: var(--line) center / 100% 100% no-repeat;
   border-radius: 4px; print-color-adjust: exact; -webkit-print-color-adjust: exact; }
