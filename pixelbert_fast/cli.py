@@ -157,7 +157,7 @@ def train(context: typer.Context) -> None:
     """Train, as `python pixelbert_fast/train.py` does: [--config FILE] [key.path=value ...]."""
     from .training.cli import main as train_main
 
-    raise typer.Exit(train_main(context.args) or 0)
+    raise typer.Exit(train_main(context.args, reporter=commands.report.report_run) or 0)
 
 
 _OVERRIDES = typer.Argument(help="Options that replace the recipe's.", metavar="key.path=value")

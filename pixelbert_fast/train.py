@@ -10,6 +10,7 @@ if sys.path and os.path.abspath(sys.path[0]) == _HERE:
     sys.path[0] = os.path.dirname(_HERE)
 
 if __name__ == "__main__":
+    from pixelbert_fast.commands.report import report_run
     from pixelbert_fast.training.cli import main
 
-    sys.exit(main())
+    sys.exit(main(reporter=report_run))

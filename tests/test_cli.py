@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 import pixelbert_fast
-from pixelbert_fast import cli
+from pixelbert_fast import cli, commands
 from pixelbert_fast.data import build
 from pixelbert_fast.data.build import BuildReport
 from pixelbert_fast.data.catalogue import BUILDERS
@@ -201,7 +201,8 @@ def test_train_hands_over_every_argument(monkeypatch: pytest.MonkeyPatch) -> Non
 
     handed: list[str] = []
 
-    def train_main(arguments: list[str]) -> int:
+    def train_main(arguments: list[str], *, reporter: object) -> int:
+        assert reporter is commands.report.report_run
         handed.extend(arguments)
         return 7
 

@@ -2,7 +2,7 @@
 
 import typer
 
-from . import attend, evaluate, predict, predict_match, predict_nlvr2, predict_vqa, search
+from . import attend, evaluate, predict, predict_match, predict_nlvr2, predict_vqa, report, search
 
 
 def register(app: typer.Typer) -> None:
@@ -14,3 +14,4 @@ def register(app: typer.Typer) -> None:
     predict_match.register(predict.app)
     search.register(app)
     attend.register(app)
+    report.register(app)

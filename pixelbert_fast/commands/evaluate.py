@@ -31,6 +31,9 @@ def evaluate(
     predictions: Annotated[
         Path | None, typer.Option(help="The predictions, in the form of the task's evaluation server.")
     ] = None,
+    report: Annotated[
+        Path | None, typer.Option(help="A page of the metrics and of examples, right and wrong (HTML).")
+    ] = None,
     images: Annotated[
         int | None,
         typer.Option(
@@ -65,7 +68,7 @@ def evaluate(
 
     began = time.perf_counter()
     work, built = checkpoint_evaluation(task), open_set(data)
-    for file in (out, predictions):
+    for file in (out, predictions, report):
         _check_place(file)
     if out is not None and predictions is not None and out.resolve() == predictions.resolve():
         raise UserError(f"--out and --predictions are both {out}; give each a file of its own")
@@ -104,7 +107,9 @@ def evaluate(
         told |= {"seconds": round(time.perf_counter() - began, 3), "versions": versions()}
         with written_whole(out) as file:
             file.write(json.dumps(told, indent=2, ensure_ascii=False) + "\n")
-    for file in (out, predictions):
+    if report is not None:
+        _write_report(report, task, checkpoint, built, split, evaluated.metrics, text_only, device)
+    for file in (out, predictions, report):
         if file is not None:
             typer.echo(str(file))
 
@@ -122,6 +127,31 @@ def _kept(out: Path | None) -> str:
         "nothing was written; run the same command again to begin anew, with --images fewer for less "
         "(retrieval goes on where --out was given)"
     )
+
+
+def _write_report(
+    page: Path,
+    task: str,
+    checkpoint: Path,
+    built: Any,
+    split: str,
+    metrics: dict[str, Any],
+    text_only: bool,
+    device: str | None,
+) -> None:
+    from pixelbert_fast.training.provenance import machine, made_by
+    from pixelbert_fast.visualize.report.evaluation import evaluation_page
+
+    from .report import write_page
+    from .report_material import guessed, split_examples
+
+    groups, reason = split_examples(task, checkpoint, built, split, text_only=text_only, device=device)
+    about = {"task": task, "checkpoint": str(checkpoint), "data": str(built.directory), "split": split}
+    known = guessed(task, built, split)
+    content = evaluation_page(
+        about, metrics, known, groups, reason, {**made_by(), "machine": machine()}, text_only=text_only
+    )
+    write_page(page, content)
 
 
 def _check_place(file: Path | None) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from pixelbert_fast.errors import UserError, nearest
 
 if TYPE_CHECKING:
+    from pixelbert_fast.tasks.examples import Group
     from pixelbert_fast.tasks.fine_tuned import Evaluated
     from pixelbert_fast.tasks.protocol import Task
 
@@ -26,6 +27,15 @@ _EVALUATIONS = {
     "grounding": "pixelbert_fast.tasks.grounding.checkpoint:evaluate_checkpoint",
 }
 
+# What finds examples of what a checkpoint of each gets right and wrong: of (checkpoint, BuiltSet, split,
+# ExampleRequest). The task "objects" leaves no model behind that could be asked.
+_EXAMPLES = {
+    "pretrain": "pixelbert_fast.tasks.pretraining.examples:examples",
+    "vqa": "pixelbert_fast.tasks.vqa.examples:examples",
+    "nlvr2": "pixelbert_fast.tasks.nlvr2.examples:examples",
+    "retrieval": "pixelbert_fast.tasks.retrieval.examples:examples",
+}
+
 
 def make_task(config, device="cpu") -> "Task":
     """The task that `config.task` names, its model and data built from `config`, that of the whole run.
@@ -42,6 +52,14 @@ def checkpoint_evaluation(task: str) -> "Callable[..., Evaluated]":
     Raises UserError for an unknown task.
     """
     return _named(task, _EVALUATIONS, "task with an evaluation of checkpoints")
+
+
+def checkpoint_examples(task: str) -> "Callable[..., list[Group]]":
+    """What finds examples for a checkpoint of `task`, called as `tasks.pretraining.examples.examples`.
+
+    Raises UserError for an unknown task, and for "objects".
+    """
+    return _named(task, _EXAMPLES, "task with examples")
 
 
 def _named(task: str, places: Mapping[str, str], what: str) -> Any:

@@ -14,13 +14,17 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from pixelbert_fast.errors import UserError, nearest
 
+if TYPE_CHECKING:
+    from pixelbert_fast.training.reporting import Reporter
+
 _DESCRIPTION = """\
 Train by a recipe. With no arguments: the recipe "demo", which pre-trains the tiny model on rendered scenes,
-CPU or GPU. The run's folder gets checkpoint/ (for from_pretrained), metrics.json, log.jsonl, tensorboard/."""
+CPU or GPU. The run's folder gets checkpoint/ (for from_pretrained), metrics.json, log.jsonl, tensorboard/,
+and report.html to look at."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -49,12 +53,17 @@ def parser() -> argparse.ArgumentParser:
     return it
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command and return its exit status."""
+def main(argv: Sequence[str] | None = None, *, reporter: Reporter | None = None) -> int:
+    """Run the command and return its exit status.
+
+    Args:
+        argv: the words after the command's name; None: the process's own.
+        reporter: see `run.run`.
+    """
     argv = list(sys.argv[1:] if argv is None else argv)
     try:
         arguments = _parse(argv)
-        return _train(arguments)
+        return _train(arguments, reporter)
     except BaseException as error:
         if isinstance(error, SystemExit):
             raise
@@ -72,7 +81,7 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     return known
 
 
-def _train(arguments: argparse.Namespace) -> int:
+def _train(arguments: argparse.Namespace, reporter: Reporter | None) -> int:
     # The recipe first: a mistake in it is told before anything slow is imported.
     from pixelbert_fast.training.launcher import stop_with_launcher
     from pixelbert_fast.training.ranks import PeerError, launched, ranks_from_environment
@@ -96,7 +105,7 @@ def _train(arguments: argparse.Namespace) -> int:
     name = engines.engine_name(config.training.engine)
     ranks = engines.start_ranks(name)
     try:
-        result = run(config, ranks, name, resume=arguments.resume)
+        result = run(config, ranks, name, resume=arguments.resume, reporter=reporter)
     except BaseException as error:
         told = ranks.explained(error)
         if told is error:
@@ -130,6 +139,8 @@ def closing(result: Any) -> str:
     width = max(len(name) for name, _ in rows)
     lines = [f"{name:<{width}}  {value}" for name, value in rows]
     paths = [metrics["checkpoint"], str(result.folder.metrics_file), str(result.folder.path / "log.jsonl")]
+    page = result.folder.path / "report.html"
+    paths += [str(page)] if page.is_file() else []
     if result.before:
         lines.insert(0, f"{result.folder.path} holds this run, finished; --resume never trains it again")
     return "\n".join(["", *lines, "", *paths])

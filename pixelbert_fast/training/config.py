@@ -194,6 +194,8 @@ class TrainingConfig(Section):
         keep_states: how many of the newest states to resume from are kept.
         log_samples: write which samples each step was trained on to OUTPUT/samples/, a file a process, with
             its `sample_keys`; waits for the device at every step.
+        report: write OUTPUT/report.html: curves at each evaluation and when a run stops, and at its end with
+            examples of what the model gets right and wrong. `pixelbert report` writes it at any time.
     """
 
     images_per_batch: Count = 16
@@ -216,6 +218,7 @@ class TrainingConfig(Section):
     prefetch: Annotated[int, Field(ge=0)] = 2
     keep_states: Count = 2
     log_samples: bool = False
+    report: bool = True
 
     @model_validator(mode="after")
     def _one_length(self) -> TrainingConfig:

@@ -32,10 +32,21 @@ _FREE = {
     ("training", "checkpoint_every_minutes"),
     ("training", "keep_states"),
     ("training", "log_samples"),
+    ("training", "report"),
     ("evaluation", "best"),
     ("training", "prefetch"),
 }
-_OURS = ("run.json", "metrics.json", "log.jsonl", "samples", "tensorboard", "checkpoint", "best", "resume")
+_OURS = (
+    "run.json",
+    "metrics.json",
+    "log.jsonl",
+    "report.html",
+    "samples",
+    "tensorboard",
+    "checkpoint",
+    "best",
+    "resume",
+)
 
 
 class RunFolder:
@@ -57,12 +68,16 @@ class RunFolder:
         self.earlier = {"backbone": self.path / "backbone", "checkpoint": self.path / "start"}
 
     def claim(
-        self, config: dict[str, Any], resume: Literal["auto", "never"]
+        self,
+        config: dict[str, Any],
+        resume: Literal["auto", "never"],
+        made_by: dict[str, Any] | None = None,
     ) -> Literal["new", "started", "finished"]:
         """Decide what to do here and prepare the folder for it; by one process.
 
         Args:
             config: the run's configuration, JSON-able.
+            made_by: what else a new run's `run.json` says of it, by name: versions, the machine.
 
         Raises:
             UserError: another configuration's run is here, or files that no run made; or the folder cannot
@@ -85,9 +100,8 @@ class RunFolder:
             for name in _OURS:
                 _remove(self.path / name)
             self.path.mkdir(parents=True, exist_ok=True)
-            write_json(
-                self.path / "run.json", {"format": "pixelbert_fast run", "version": 1, "config": config}
-            )
+            record = {"format": "pixelbert_fast run", "version": 1, "config": config, **(made_by or {})}
+            write_json(self.path / "run.json", record)
         except OSError as error:
             raise UserError(
                 f"the output {self.path} cannot be written ({error.strerror}); choose another output=FOLDER"

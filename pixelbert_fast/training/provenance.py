@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import platform
 import subprocess
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
+
+import torch
+
+from pixelbert_fast.machine import processor_name
 
 _PACKAGES = ("pixelbert_fast", "torch", "transformers", "datasets", "deepspeed", "numpy", "pillow")
 _CHECKOUT = Path(__file__).resolve().parents[2]
@@ -43,6 +49,20 @@ def revision(checkout: Path = _CHECKOUT) -> str | None:
 def made_by() -> dict[str, Any]:
     """Both, as states and exports record them."""
     return {"versions": versions(), "revision": revision()}
+
+
+def machine() -> dict[str, Any]:
+    """What a run's figures of time and memory are of: processor, cores it may use, memory in GB, GPUs."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    found: dict[str, Any] = {
+        "system": f"{platform.system()} {platform.machine()}",
+        "processor": processor_name(),
+        "cores": cores,
+    }
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        found["memory_gb"] = round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 1e9, 1)
+    found["gpus"] = [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
+    return found
 
 
 def differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:

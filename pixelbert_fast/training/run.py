@@ -9,7 +9,6 @@ import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -29,12 +28,14 @@ from pixelbert_fast.training.config import RunConfig
 from pixelbert_fast.training.durable import replace_folder, write_json
 from pixelbert_fast.training.evaluation import evaluated, keep_best
 from pixelbert_fast.training.folder import RunFolder
-from pixelbert_fast.training.logs import RunLog, bar, check_wandb
+from pixelbert_fast.training.logs import RunLog, check_wandb
 from pixelbert_fast.training.loop import Position, TrainingLoop
 from pixelbert_fast.training.optimizer import TwoAlgorithmOptimizer, parameter_groups
-from pixelbert_fast.training.provenance import differences, made_by, versions
+from pixelbert_fast.training.preparing import prepare_data
+from pixelbert_fast.training.provenance import differences, machine, made_by, versions
 from pixelbert_fast.training.ranks import Ranks, threads_per_process
 from pixelbert_fast.training.recipes import load_config
+from pixelbert_fast.training.reporting import Reporter, report
 from pixelbert_fast.training.samples import SampleLog
 from pixelbert_fast.training.schedule import Pace, Schedule
 
@@ -56,8 +57,18 @@ class Result:
     before: bool
 
 
-def run(config: RunConfig, ranks: Ranks, engine_name: str, *, resume: Resume = "auto") -> Result:
+def run(
+    config: RunConfig,
+    ranks: Ranks,
+    engine_name: str,
+    *,
+    resume: Resume = "auto",
+    reporter: Reporter | None = None,
+) -> Result:
     """Do what `config` says; called by every process of the run.
+
+    Args:
+        reporter: what writes the page about the run, where `training.report` asks for one.
 
     Raises:
         UserError, RunError: one sentence saying what is wrong.
@@ -68,9 +79,14 @@ def run(config: RunConfig, ranks: Ranks, engine_name: str, *, resume: Resume = "
     described = config.model_dump(mode="json")
     config = with_accumulation(config, ranks.world)
     same_configuration(described, ranks)
-    found = ranks.first_does(lambda: folder.claim(described, resume))
+    about = {**made_by(), "machine": machine()} if ranks.first else None
+    found = ranks.first_does(lambda: folder.claim(described, resume, about))
+    asked = reporter if config.training.report else None
     if found == "finished":
-        return Result(ranks.first_does(folder.metrics), folder, before=True)
+        metrics = ranks.first_does(folder.metrics)
+        if not (folder.path / "report.html").is_file():
+            report(asked, folder.path, ranks, examples=True)
+        return Result(metrics, folder, before=True)
     same_folder(folder.path, ranks)
     check_wandb(config.logging.wandb)
     _set_threads(config, ranks)
@@ -80,43 +96,26 @@ def run(config: RunConfig, ranks: Ranks, engine_name: str, *, resume: Resume = "
         name = getattr(config.start, f"{part}_recipe")
         if name:
             again = resume if found == "new" else "auto"
-            earlier = _train_earlier(part, name, config, folder, ranks, engine_name, again)
+            earlier = _train_earlier(part, name, config, folder, ranks, engine_name, again, reporter)
             start_seconds += earlier["total_seconds"]
     prepared = folder.started_from(config)
 
     seed_all(config.seed)
     with _said_once(ranks):
         task = _make_task(prepared, engines.device_of(ranks))
-    engine, position = _trained(task, prepared, described, folder, ranks, engine_name)
     try:
-        metrics = _concluded(task, engine, position, config, folder, ranks, began, start_seconds)
-    finally:
-        engine.close()
+        engine, position = _trained(task, prepared, described, folder, ranks, engine_name, asked)
+        try:
+            metrics = _concluded(task, engine, position, config, folder, ranks, began, start_seconds)
+        finally:
+            engine.close()
+    except BaseException:
+        if (folder.path / "log.jsonl").is_file():
+            report(asked, folder.path, ranks, examples=False)
+        raise
+    del task, engine  # the report reads the checkpoint, and may need the room
+    report(asked, folder.path, ranks, examples=True)
     return Result(metrics, folder, before=False)
-
-
-def prepare_data(config: RunConfig, ranks: Ranks) -> None:
-    """Build the data set if the configuration says how and it is not there; the other processes wait."""
-    build = config.data.build
-    if build is None:
-        return
-
-    def work() -> None:
-        from pixelbert_fast.data.build import build_set, make_builder
-
-        builder, directory = make_builder(build.name, **build.options()), Path(config.data.directory)
-        with contextlib.ExitStack() as shown:
-            progress = None
-
-            def advanced(more: int, total: int) -> None:
-                nonlocal progress
-                if progress is None:  # a set that is there already shows no bar
-                    progress = shown.enter_context(bar(f"building {directory}", total, unit="image"))
-                progress.update(more)
-
-            build_set(builder, directory, progress=advanced)
-
-    ranks.first_does(work)
 
 
 @contextlib.contextmanager
@@ -144,12 +143,15 @@ def _train_earlier(
     ranks: Ranks,
     engine_name: str,
     resume: Resume,
+    reporter: Reporter | None,
 ) -> dict[str, Any]:
     """The metrics of the run, by the recipe `name`, whose result this one starts from."""
     into = folder.earlier[part]
     overrides = [f"output={into}"]
     if config.training.threads:
         overrides.append(f"training.threads={config.training.threads}")
+    if not config.training.report:
+        overrides.append("training.report=false")
     if part == "checkpoint" and config.task == "pretrain":
         # It must know this run's words, and have learnt from nothing that this run leaves out.
         overrides += [
@@ -169,11 +171,17 @@ def _train_earlier(
         there = RunFolder(into).metrics_file.is_file() and resume == "auto"
         done = "is trained already" if there else "comes first"
         print(f"the {part} to start from, by the recipe {name!r}, {done}", flush=True)
-    return run(recipe, ranks, engine_name, resume=resume).metrics
+    return run(recipe, ranks, engine_name, resume=resume, reporter=reporter).metrics
 
 
 def _trained(
-    task: Any, config: RunConfig, described: dict[str, Any], folder: RunFolder, ranks: Ranks, engine_name: str
+    task: Any,
+    config: RunConfig,
+    described: dict[str, Any],
+    folder: RunFolder,
+    ranks: Ranks,
+    engine_name: str,
+    reporter: Reporter | None,
 ) -> tuple[engines.Engine, Position]:
     model = task.model
     options = {part: getattr(config.optimizer, part).model_dump() for part in ("backbone", "transformer")}
@@ -214,6 +222,7 @@ def _trained(
         measured = evaluated(task, engine, config, ranks)
         log.write("evaluation", at.step, {"metrics": measured})
         keep_best(task, engine, at, measured, config, ranks)
+        report(reporter, folder.path, ranks, examples=False)
 
     loop = TrainingLoop(
         task,

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import html
-import re
 from collections.abc import Sequence
 
 from pixelbert_fast.visualize.contact_sheet import Grid, Sheet, Text
+from pixelbert_fast.visualize.markup import escaped
 
 _STYLE = """
 :root { color-scheme: light dark; --ground: #f6f6f4; --card: #fff; --ink: #1b1d20; --faint: #61666d;
@@ -47,26 +46,23 @@ li { margin: .2rem 0; }
 # A second lock beside escaping: nothing is loaded, nothing runs.
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
-# Characters that a page may not hold, or that a browser would drop.
-_CONTROLS = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
-
 
 def page(title: str, about: Sequence[str], table: Sequence[str], sheets: Sequence[Sheet]) -> str:
     """The whole page: its title, lines about what is shown, a table as preformatted text, and the images."""
-    lines = "\n".join(f"<p>{_text(line)}</p>" for line in about)
-    figures = "\n".join(_text(line) for line in table)
+    lines = "\n".join(f"<p>{escaped(line)}</p>" for line in about)
+    figures = "\n".join(escaped(line) for line in table)
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta http-equiv="Content-Security-Policy" content="{_POLICY}">
-<title>{_text(title)}</title>
+<title>{escaped(title)}</title>
 <style>{_STYLE}</style>
 </head>
 <body>
 <header>
-<h1>{_text(title)}</h1>
+<h1>{escaped(title)}</h1>
 {lines}
 <pre>{figures}</pre>
 </header>
@@ -76,10 +72,6 @@ def page(title: str, about: Sequence[str], table: Sequence[str], sheets: Sequenc
 </body>
 </html>
 """
-
-
-def _text(text: str) -> str:
-    return html.escape(_CONTROLS.sub("\ufffd", text), quote=True)
 
 
 def _article(sheet: Sheet) -> str:
@@ -96,8 +88,8 @@ def _article(sheet: Sheet) -> str:
     return f"""<article>
 {_figure(sheet)}
 <div class="about">
-<h2 dir="auto">{_text(sheet.key)}</h2>
-<p>{_text(sizes)}</p>
+<h2 dir="auto">{escaped(sheet.key)}</h2>
+<p>{escaped(sizes)}</p>
 {f"<ul>{texts}</ul>" if texts else ""}
 </div>
 </article>
@@ -106,9 +98,9 @@ def _article(sheet: Sheet) -> str:
 
 def _figure(sheet: Sheet) -> str:
     if not sheet.uri:
-        return f'<div class="problem">{_text(sheet.problem)}</div>'
+        return f'<div class="problem">{escaped(sheet.problem)}</div>'
     overlay = _overlay(sheet.grid, sheet.bucket) if sheet.grid else ""
-    return f'<figure><img src="{sheet.uri}" alt="{_text(sheet.key)}" loading="lazy">{overlay}</figure>'
+    return f'<figure><img src="{sheet.uri}" alt="{escaped(sheet.key)}" loading="lazy">{overlay}</figure>'
 
 
 def _overlay(grid: Grid, bucket: tuple[int, int]) -> str:
@@ -129,5 +121,5 @@ def _squares(places: Sequence[int], grid: Grid) -> str:
 
 
 def _item(text: Text) -> str:
-    note = f' <span class="note" dir="auto">{_text(text.note)}</span>' if text.note else ""
-    return f'<li><span dir="auto">{_text(text.text)}</span>{note}</li>\n'
+    note = f' <span class="note" dir="auto">{escaped(text.note)}</span>' if text.note else ""
+    return f'<li><span dir="auto">{escaped(text.text)}</span>{note}</li>\n'

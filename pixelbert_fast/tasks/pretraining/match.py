@@ -32,7 +32,12 @@ def match(
     """
     if not captions or not all(one.strip() for one in captions):
         raise UserError('a caption is empty: give one, as "a red star above a blue circle"')
-    model, processor = _loaded(checkpoint)
+    model, processor, learnt = load_pretrained(checkpoint)
+    if not learnt:
+        raise UserError(
+            f"{checkpoint_folder(checkpoint)} has not learnt image-text matching: give the checkpoint of a "
+            "pre-training with objectives.itm"
+        )
     inputs = processor(images=image, text=list(captions)).to(device)
     warn_of_cut(processor)
     every = torch.zeros(len(captions), dtype=torch.int64, device=device)
@@ -43,15 +48,15 @@ def match(
     return logits.float().softmax(dim=-1)[:, 1].tolist()
 
 
-def _loaded(checkpoint: str | Path) -> tuple[PixelBertForPreTraining, PixelBertProcessor]:
+def load_pretrained(checkpoint: str | Path) -> tuple[PixelBertForPreTraining, PixelBertProcessor, bool]:
+    """The model in evaluation mode, its processor, and whether it has learnt image-text matching.
+
+    Raises:
+        UserError: no such checkpoint, or none of a Pixel-BERT.
+    """
     folder = checkpoint_folder(checkpoint)
     model, processor, fresh = open_saved(folder, PixelBertForPreTraining)
-    if "itm_head" in fresh or not model.config.itm:
-        raise UserError(
-            f"{folder} has not learnt image-text matching: give the checkpoint of a pre-training with "
-            "objectives.itm"
-        )
-    return model, processor
+    return model, processor, model.config.itm and "itm_head" not in fresh
 
 
 _IGNORED = -100
