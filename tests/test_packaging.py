@@ -94,7 +94,8 @@ def test_the_wheel_holds_the_package_and_nothing_beside_it(wheel: Path) -> None:
 
 def package_files() -> list[Path]:
     package = ROOT / "pixelbert_fast"
-    return [*package.rglob("*.py"), *package.glob("configs/*.yaml")]
+    pages = [*package.glob("visualize/*.css"), *package.glob("visualize/*.js")]
+    return [*package.rglob("*.py"), *package.glob("configs/*.yaml"), *pages]
 
 
 def test_the_wheel_carries_licence_version_and_command(wheel: Path) -> None:

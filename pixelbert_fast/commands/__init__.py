@@ -2,7 +2,7 @@
 
 import typer
 
-from . import evaluate, predict, predict_match, predict_nlvr2, predict_vqa, search
+from . import attend, evaluate, predict, predict_match, predict_nlvr2, predict_vqa, search
 
 
 def register(app: typer.Typer) -> None:
@@ -13,3 +13,4 @@ def register(app: typer.Typer) -> None:
     predict_nlvr2.register(predict.app)
     predict_match.register(predict.app)
     search.register(app)
+    attend.register(app)

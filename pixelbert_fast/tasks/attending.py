@@ -5,6 +5,7 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,9 +14,11 @@ from torch import Tensor
 
 from pixelbert_fast.data.processor import PixelBertProcessor
 from pixelbert_fast.errors import UserError
-from pixelbert_fast.model import AttentionRequest, PixelBERT
+from pixelbert_fast.model import AttentionRequest, FastPixelBERT, PixelBERT
 from pixelbert_fast.model.outputs import PixelBertOutput
 from pixelbert_fast.model.pixelbert import PixelBertPreTrainedModel
+from pixelbert_fast.tasks.fine_tuned import checkpoint_folder
+from pixelbert_fast.tasks.pretraining.start import check_checkpoint
 
 _JOINERS = "'\u2019-\u2010\u2011"
 """Apostrophes and hyphens: part of a word where they stand between two of its characters."""
@@ -141,6 +144,33 @@ def attention_maps_of_texts(
             )
         )
     return results
+
+
+def load_any(
+    checkpoint: str | Path, device: torch.device | str = "cpu"
+) -> tuple[FastPixelBERT, PixelBertProcessor]:
+    """The Pixel-BERT below whatever head a checkpoint was trained with, in evaluation mode, in float32.
+
+    Args:
+        checkpoint: of any task, or the folder of the run that made it.
+
+    Raises:
+        UserError: there is no checkpoint, none of a whole Pixel-BERT, or one without a processor.
+    """
+    folder = checkpoint_folder(checkpoint)
+    check_checkpoint(str(folder))
+    try:
+        model, report = FastPixelBERT.from_pretrained(folder, dtype=torch.float32, output_loading_info=True)
+        processor = PixelBertProcessor.from_pretrained(folder)
+    except Exception as error:  # transformers and safetensors raise many kinds
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise UserError(f"{folder} holds no checkpoint that can be used: {reason}") from error
+    if report["missing_keys"]:
+        raise UserError(
+            f"{folder} lacks weights of a Pixel-BERT, {min(report['missing_keys'])} among them: give the "
+            "checkpoint of a pre-training or a fine-tuning"
+        )
+    return model.to(device).eval(), processor
 
 
 def _base(model: PixelBertPreTrainedModel) -> PixelBERT:
