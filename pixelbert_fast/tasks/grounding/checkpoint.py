@@ -63,8 +63,8 @@ def evaluate_checkpoint(
     better than it is), rollout=true|false (default true), seeds=N (untrained models, default 1).
 
     Raises:
-        UserError: as `attending.load_any`; a split or an option that is not there; a set whose truth is not known; a
-            request for predictions or another decoder, of which there are none.
+        UserError: as `attending.load_any`; a split or an option that is not there; a set whose truth is not
+            known; a request for predictions or another decoder, of which there are none.
     """
     choose, rollout, seeds = _options(built, request, split)
     reader = CaptionReader(built)
