@@ -242,7 +242,7 @@ def test_nothing_is_above_an_untrained_model_of_the_same_weights(checkpoint, bui
     """The "untrained" one made to be the checkpoint itself: what is above it is exactly nothing."""
     from pixelbert_fast.tasks.grounding import checkpoint as evaluating
 
-    model, _ = evaluating.load_base(checkpoint)
+    model, _ = evaluating.load_any(checkpoint)
     monkeypatch.setattr(evaluating, "_untrained", lambda config, seed, device: model)
     done = []
     request = {"images": 5, "options": {"seeds": "2", "choose": "test"}}

@@ -26,12 +26,12 @@ from typing import Any
 
 import numpy as np
 
-from pixelbert_fast.data.processor import PixelBertProcessor
 from pixelbert_fast.data.records import BuiltSet
 from pixelbert_fast.errors import UserError
 from pixelbert_fast.model import FastPixelBERT, PixelBertConfig
 from pixelbert_fast.tasks.architecture import seeded
-from pixelbert_fast.tasks.fine_tuned import Evaluated, EvaluationRequest, checkpoint_folder
+from pixelbert_fast.tasks.attending import load_any
+from pixelbert_fast.tasks.fine_tuned import Evaluated, EvaluationRequest
 from pixelbert_fast.tasks.grounding.captions import CaptionReader
 from pixelbert_fast.tasks.grounding.figures import (
     best,
@@ -44,29 +44,11 @@ from pixelbert_fast.tasks.grounding.figures import (
 )
 from pixelbert_fast.tasks.grounding.measuring import Measured, ask, chosen_rows, measure
 from pixelbert_fast.tasks.grounding.table import rows
-from pixelbert_fast.tasks.pretraining.start import check_checkpoint
 from pixelbert_fast.tasks.protocol import Progress
 
 CHOICE = "val"
 """The split whose images choose the best head, where the set has it."""
 _OPTIONS = ("choose", "rollout", "seeds")
-
-
-def load_base(path: str | Path, device="cpu") -> tuple[FastPixelBERT, PixelBertProcessor]:
-    """The Pixel-BERT of any checkpoint, whatever it was trained for, in evaluation mode; and its processor.
-
-    Raises:
-        UserError: there is no checkpoint, none of a Pixel-BERT, or one without a processor.
-    """
-    folder = checkpoint_folder(path)
-    check_checkpoint(str(folder))
-    try:
-        model = FastPixelBERT.from_pretrained(folder)
-        processor = PixelBertProcessor.from_pretrained(folder)
-    except Exception as error:  # transformers and safetensors raise many kinds
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise UserError(f"{folder} holds no checkpoint that can be used: {reason}") from error
-    return model.to(device).eval(), processor
 
 
 def evaluate_checkpoint(
@@ -81,12 +63,12 @@ def evaluate_checkpoint(
     better than it is), rollout=true|false (default true), seeds=N (untrained models, default 1).
 
     Raises:
-        UserError: as `load_base`; a split or an option that is not there; a set whose truth is not known; a
-            request for predictions or another decoder, of which there are none.
+        UserError: as `attending.load_any`; a split or an option that is not there; a set whose truth is not
+            known; a request for predictions or another decoder, of which there are none.
     """
     choose, rollout, seeds = _options(built, request, split)
     reader = CaptionReader(built)
-    model, processor = load_base(checkpoint, request.device)
+    model, processor = load_any(checkpoint, request.device)
     splits = [split] if choose == split else [split, choose]
     taken = {name: _taken(built, name, request.images) for name in splits}
     asked = {name: ask(taken[name], reader, processor, model) for name in splits}

@@ -23,6 +23,7 @@ def rows(split: str, metrics: Mapping[str, Any]) -> list[tuple[str, str]]:
     found = [
         (split, f"{metrics['images']:,} images, {metrics['captions']:,} captions"),
         ("best layer, best head", f"furthest above permuted on {chosen}"),
+        ("there", "of the best head: the same on the images that chose it"),
         ("other", "of the best head: its maximum is on another object of the image"),
         ("permuted", "of the best head: its maps against what captions of other images name"),
         ("untrained", "the best of all maps of an untrained model, chosen on these very images"),
@@ -31,23 +32,31 @@ def rows(split: str, metrics: Mapping[str, Any]) -> list[tuple[str, str]]:
     if left_out:
         found.append(("left out", ", ".join(f"{count:,} {name}" for name, count in left_out.items())))
     for measure, title in _TITLES.items():
-        found += [("", ""), (title, _HEADER)]
+        found += [("", ""), (title, _header(measure))]
         found += [(f"  {kind}", _line(metrics, kind, measure)) for kind in metrics["kinds"]]
     return found + _by_head(metrics)
 
+
+_OTHER = "other"
+"""The column that maxima alone have."""
 
 _COLUMNS = (
     ("words", 7),
     ("chance", 8),
     ("untrained", 11),
-    ("layer 1", 16),
-    ("best layer", 20),
-    ("best head", 24),
-    ("other", 8),
+    ("layer 1", 20),
+    ("best layer", 23),
+    ("best head", 26),
+    ("there", 8),
+    (_OTHER, 8),
     ("permuted", 10),
     ("rollout", 9),
 )
-_HEADER = "".join(f"{name:>{width}}" for name, width in _COLUMNS)
+
+
+def _header(measure: str) -> str:
+    shown = ((name if name != _OTHER or measure == "pointing" else "", width) for name, width in _COLUMNS)
+    return "".join(f"{name:>{width}}" for name, width in shown)
 
 
 def _line(metrics: Mapping[str, Any], kind: str, measure: str) -> str:
@@ -61,12 +70,13 @@ def _line(metrics: Mapping[str, Any], kind: str, measure: str) -> str:
         _interval(first[measure]),
     ]
     if chosen is None:
-        cells += ["-", "-", "-", "-"]
+        cells += ["-"] * 5
     else:
         layer, head = chosen["layer"]["here"], chosen["head"]["here"]
         cells += [
             f"L{layer['layer']} {_interval(layer[measure])}",
             f"L{head['layer']} H{head['head']} {_interval(head[measure])}",
+            _percent(chosen["head"]["where_chosen"][measure][0]),
             _percent(head["other"][0]) if measure == "pointing" else "",
             _percent(head[f"permuted_{measure}"][0]),
         ]
