@@ -2,11 +2,12 @@
 
 import typer
 
-from . import evaluate, predict, predict_match, predict_nlvr2, predict_vqa, search
+from . import ablate, evaluate, predict, predict_match, predict_nlvr2, predict_vqa, search
 
 
 def register(app: typer.Typer) -> None:
     """Adds the commands to `app`."""
+    ablate.register(app)
     evaluate.register(app)
     predict.register(app)
     predict_vqa.register(predict.app)
