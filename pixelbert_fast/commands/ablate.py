@@ -13,8 +13,8 @@ from pixelbert_fast.errors import UserError
 
 _HELP = """Train the rows of an ablation, each stage by a recipe in a folder of its own, and write the table.
 
-OUTPUT/ablation.md, .json and .svg are written anew after each run that a figure is of. The same command goes on
-where it was stopped; several at once share the work. docs/ablation.md says how to write an ablation of your own.
+OUTPUT/ablation.md, .json and .svg are written anew after each run that a figure is of. The same command goes
+on where it was stopped; several at once share the work. docs/ablation.md says how to write one of your own.
 """
 _TABLE = "ablation"
 

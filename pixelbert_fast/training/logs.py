@@ -17,7 +17,7 @@ from tqdm import tqdm
 from pixelbert_fast.errors import UserError
 from pixelbert_fast.training.record_file import RecordFile, cut_records
 
-
+# Called with every bar that moves, see `bars_go_to`.
 _watcher: Callable[[Bar], None] | None = None
 
 
@@ -202,8 +202,19 @@ class Bar(tqdm):
         return shutil.get_terminal_size().columns - len(rest) - 2
 
 
-def bar(title: str, total: int | None, done: int = 0, *, shown: bool = True, unit: str = "step") -> Bar:
-    """A progress bar on stderr; where that is no terminal, a line now and then and not many a second."""
+def bar(
+    title: str,
+    total: int | None,
+    done: int = 0,
+    *,
+    shown: bool = True,
+    unit: str = "step",
+    form: str | None = None,
+) -> Bar:
+    """A progress bar on stderr; where that is no terminal, a line now and then and not many a second.
+
+    form: tqdm's `bar_format`, in place of the one of a run's steps.
+    """
     interval = 0.5 if sys.stderr.isatty() else 15.0
     # A training run says its rate in pairs.
     steps = "{desc}: {n_fmt}/{total_fmt} |{bar}| {remaining} left{postfix}"
@@ -217,7 +228,7 @@ def bar(title: str, total: int | None, done: int = 0, *, shown: bool = True, uni
         maxinterval=interval,
         dynamic_ncols=True,
         smoothing=0.1,
-        bar_format=steps if unit == "step" else None,
+        bar_format=form or (steps if unit == "step" else None),
     )
     made.title, made.unit, made.watcher = title, unit, _watcher if shown else None
     return made

@@ -63,13 +63,9 @@ def override(tree: dict[str, Any], text: str, given_in: str = _COMMAND_LINE) -> 
     key, equals, value = text.partition("=")
     key = key.strip()
     if not equals or not key or not all(key.split(".")):
-        raise UserError(
-            f"{text!r} {on} is not understood; an override is written key.path=value"
-        )
+        raise UserError(f"{text!r} {on} is not understood; an override is written key.path=value")
     if key == BASE:
-        raise UserError(
-            f"{text!r} {on}: a base belongs in a recipe's file; name it with --config"
-        )
+        raise UserError(f"{text!r} {on}: a base belongs in a recipe's file; name it with --config")
     place = tree
     *sections, last = key.split(".")
     for section in sections:
@@ -77,9 +73,7 @@ def override(tree: dict[str, Any], text: str, given_in: str = _COMMAND_LINE) -> 
         if below is None:
             below = place[section] = {}
         if not isinstance(below, dict):
-            raise UserError(
-                f"{key!r} {on} looks inside {section!r}, which holds {shown(below)}"
-            )
+            raise UserError(f"{key!r} {on} looks inside {section!r}, which holds {shown(below)}")
         place = below
     place[last] = parse(value, f"{text!r} {on}")
     return key

@@ -12,7 +12,8 @@ _ROW, _HEAD, _FOOT = 30, 62, 58
 
 # Told apart by shape, not by colour: dots, ticks, diamonds, dashes.
 _STYLE = """
-:root { color-scheme: light dark; --ground: #fff; --ink: #1b1d20; --faint: #61666d; --line: #dcdcd6; --mark: #0b63c5; }
+:root { color-scheme: light dark; --ground: #fff; --ink: #1b1d20; --faint: #61666d; --line: #dcdcd6;
+  --mark: #0b63c5; }
 @media (prefers-color-scheme: dark) {
   :root { --ground: #131518; --ink: #e7e8ea; --faint: #9aa1a9; --line: #32373d; --mark: #7db4f5; }
 }
@@ -75,8 +76,8 @@ def dot_chart(panels: Sequence[Panel], *, title: str, reference: str = "") -> st
     bottom = _HEAD + len(rows) * _ROW
     height = bottom + _FOOT
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}"'
-        f' role="img" aria-label="{_text(title)}">',
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}"'
+        f' height="{height}" role="img" aria-label="{_text(title)}">',
         f"<title>{_text(title)}</title>",
         f"<style>{_STYLE}</style>",
         f'<rect class="ground" width="{width}" height="{height}"/>',
@@ -111,11 +112,11 @@ def _panel(panel: Panel, left: float, bottom: float) -> list[str]:
     parts = [f'<text class="head" x="{left + _PANEL / 2:.1f}" y="{_HEAD - 12}">{_text(panel.label)}</text>']
     for tick in ticks:
         x = place(tick)
-        parts.append(f'<line class="line" x1="{x:.1f}" x2="{x:.1f}" y1="{_HEAD}" y2="{bottom}"/>')
+        parts.append(_line("line", (x, x), (_HEAD, bottom)))
         parts.append(f'<text class="scale" x="{x:.1f}" y="{bottom + 16}">{tick:g}</text>')
     if panel.chance is not None:
         x = place(panel.chance)
-        parts.append(f'<line class="chance" x1="{x:.1f}" x2="{x:.1f}" y1="{_HEAD}" y2="{bottom}"/>')
+        parts.append(_line("chance", (x, x), (_HEAD, bottom)))
     for number, mark in enumerate(panel.marks):
         parts += _mark(mark, place, _HEAD + (number + 0.5) * _ROW)
     return parts
@@ -125,20 +126,26 @@ def _mark(mark: Mark, place, middle: float) -> list[str]:
     parts = []
     if mark.reference is not None:
         x = place(mark.reference)
-        corners = f"{x:.1f},{middle - 6:.1f} {x + 6:.1f},{middle:.1f} {x:.1f},{middle + 6:.1f} {x - 6:.1f},{middle:.1f}"
-        parts.append(f'<polygon class="other" points="{corners}"/>')
+        corners = [(x, middle - 6), (x + 6, middle), (x, middle + 6), (x - 6, middle)]
+        points = " ".join(f"{across:.1f},{down:.1f}" for across, down in corners)
+        parts.append(f'<polygon class="other" points="{points}"/>')
     if not mark.values:
         return parts
     mean = sum(mark.values) / len(mark.values)
     first, last = place(min(mark.values)), place(max(mark.values))
-    parts.append(f'<line class="around" x1="{first:.1f}" x2="{last:.1f}" y1="{middle:.1f}" y2="{middle:.1f}"/>')
+    parts.append(_line("around", (first, last), (middle, middle)))
     for value in mark.values:
         x = place(value)
-        parts.append(f'<line class="one" x1="{x:.1f}" x2="{x:.1f}" y1="{middle - 6:.1f}" y2="{middle + 6:.1f}"/>')
+        parts.append(_line("one", (x, x), (middle - 6, middle + 6)))
     said = f"{mark.label}: {mean:.1f} ({', '.join(f'{value:.1f}' for value in mark.values)})"
     dot = f'<circle class="mean" cx="{place(mean):.1f}" cy="{middle:.1f}" r="4.5">'
     parts.append(f"{dot}<title>{_text(said)}</title></circle>")
     return parts
+
+
+def _line(kind: str, across: tuple[float, float], down: tuple[float, float]) -> str:
+    (x1, x2), (y1, y2) = across, down
+    return f'<line class="{kind}" x1="{x1:.1f}" x2="{x2:.1f}" y1="{y1:.1f}" y2="{y2:.1f}"/>'
 
 
 def _ticks(low: float, high: float) -> list[float]:

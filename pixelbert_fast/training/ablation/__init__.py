@@ -1,1 +1,1 @@
-"""Ablations: rows of a table, each the same stages of training by recipes, with something changed or left out."""
+"""Ablations: rows of a table, each the same stages of training but for something changed or left out."""

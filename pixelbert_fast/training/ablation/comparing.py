@@ -2,8 +2,8 @@
 
 The rule. Two rows are compared by their differences at the seeds that both have: their mean, and its 95 %
 interval by Student's t (mean ± t(0.975, n - 1) s / sqrt(n), s their standard deviation). A difference counts
-where the interval leaves out zero; one seed gives no interval. The same holds of a row's distance from chance.
-The interval knows how much seeds differ, not how much another test set would.
+where the interval leaves out zero; one seed gives no interval, which knows how much seeds differ, and not
+how much another test set would.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 from pixelbert_fast.errors import UserError
-from pixelbert_fast.training.ablation.plan import Plan
+from pixelbert_fast.training.ablation.plan import Plan, Run
 from pixelbert_fast.training.ablation.recipe import FigureConfig
 
 Values = Mapping[str, Mapping[str, Mapping[int, float]]]
@@ -47,7 +47,7 @@ class Spread:
 
     @property
     def sign(self) -> int | None:
-        """1 or -1 where the interval lies above or below zero, 0 where it holds it, None where there is none."""
+        """1 or -1: the interval lies above or below zero; 0: zero is in it; None: there is none."""
         if self.low is None:
             return None
         return 1 if self.low > 0 else -1 if self.high < 0 else 0
@@ -87,12 +87,12 @@ def measured(plan: Plan) -> dict[str, dict[str, dict[int, float]]]:
             for seed in config.seeds:
                 run = plan.at(row.name, seed, figure.stage)
                 if run is not None and run.finished:
-                    found[row.name][name][seed] = figure.scale * _number(run.folder.metrics(), name, figure, run)
+                    found[row.name][name][seed] = figure.scale * _number(run, name, figure)
     return found
 
 
-def _number(metrics: Mapping[str, Any], name: str, figure: FigureConfig, run: Any) -> float:
-    place: Any = metrics
+def _number(run: Run, name: str, figure: FigureConfig) -> float:
+    place: Any = run.folder.metrics()
     parts: Sequence[str] = figure.path.split(".")
     for number, part in enumerate(parts):
         if not isinstance(place, dict) or part not in place:

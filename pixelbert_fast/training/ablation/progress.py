@@ -10,6 +10,7 @@ from pixelbert_fast.training.logs import Bar, bar
 
 # Seconds between two looks at all the folders.
 _EVERY = 0.5
+_FORM = "{desc}: {n_fmt}/{total_fmt} steps |{bar}|"
 
 
 class Rates:
@@ -56,8 +57,7 @@ class Overall:
         self._runs = runs
         self._steps = {id(run): run.steps() or 0 for run in runs}
         self._rates = Rates()
-        self._bar = bar("ablation", max(sum(self._steps.values()), 1))
-        self._bar.bar_format = "{desc}: {n_fmt}/{total_fmt} steps |{bar}|{postfix}"
+        self._bar = bar("ablation", max(sum(self._steps.values()), 1), form=_FORM)
         self._now: Run | None = None
         self._done, self._began, self._from, self._shown = 0, 0.0, 0, 0.0
 
@@ -91,12 +91,9 @@ class Overall:
             self._rates.read(run)
         done = sum(self._steps[id(run)] for run in finished)
         self._bar.n = done + self._done
-        if self._now is not None:
-            what = f"{self._now.name}{f' ({doing})' if doing else ''}"
-        else:
-            what = doing
-        words = [what, self._left(finished)]
-        self._bar.say([word for word in words if word])
+        named = None if self._now is None else self._now.name
+        words = ", ".join(word for word in (named, doing, self._left(finished)) if word)
+        self._bar.bar_format = f"{_FORM} {words}"
         self._bar.update(0)
 
     def _left(self, finished: Sequence[Run]) -> str:
@@ -136,18 +133,19 @@ def plan_lines(runs: Sequence[Run], seeds: Sequence[int]) -> list[str]:
     rates = Rates()
     groups: dict[tuple[str, str], list[Run]] = {}
     for run in runs:
-        shared = run.name.startswith("shared/")
-        groups.setdefault((run.name if shared else run.users[0][0], run.stage), []).append(run)
+        place = run.name if run.name.startswith("shared/") else run.users[0][0]
+        groups.setdefault((place, run.stage), []).append(run)
         if run.finished:
             rates.read(run)
     lines, seconds, known = [], 0.0, True
     for (place, stage), group in groups.items():
+        shared = place.startswith("shared/")
         steps = group[0].steps()
         rows = list(dict.fromkeys(row for row, _ in group[0].users))
         rows = [] if len(rows) == len({row for run in runs for row, _ in run.users}) else rows
-        also = f", for {', '.join(rows)}" if len(rows) > 1 or place.startswith("shared/") and rows else ""
+        also = f", for {', '.join(rows)}" if rows and (len(rows) > 1 or shared) else ""
         done = sum(run.finished for run in group)
-        name = place if place.startswith("shared/") else f"{place}/*/{stage}"
+        name = place if shared else f"{place}/*/{stage}"
         count = "an epoch's" if steps is None else f"{steps:,}"
         state = f"{done} of {len(group)} done" if len(group) > 1 or done else "to do"
         lines.append(f"  {name:<36} {len(group):>2} x {count:>7} steps  {state}{also}")

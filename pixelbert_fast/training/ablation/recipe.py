@@ -95,7 +95,7 @@ class ClaimConfig(Section):
     @model_validator(mode="after")
     def _one_kind(self) -> ClaimConfig:
         if bool(self.better) != bool(self.than) or bool(self.better) == bool(self.near_chance):
-            raise ValueError("a claim is either {better: ROW, than: ROW, of: [...]} or {near_chance: [ROW], of: [...]}")
+            raise ValueError("a claim has either better and than, a row each, or near_chance, a list of rows")
         return self
 
     @property

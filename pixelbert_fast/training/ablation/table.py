@@ -79,21 +79,25 @@ def markdown(config: AblationConfig, values: Values) -> str:
             lines += [f"   - {part.verdict}: {part.why}" for part in one.parts]
         lines += [
             "",
-            "A part that says one row is better holds where the interval lies above zero, and does not where it"
-            " lies below; near chance is judged by the interval of the mean. A reading holds where all its parts"
-            " do, and does not where one does not.",
+            "A part that says one row is better holds where the interval lies above zero, and does not where"
+            " it lies below; near chance is judged by the interval of the mean. A reading holds where all its"
+            " parts do, and does not where one does not.",
         ]
     return "\n".join(lines).rstrip() + "\n"
 
 
-def chart_groups(config: AblationConfig, values: Values) -> list[dict[str, Any]]:
+def chart_groups(config: AblationConfig, found: Values) -> list[dict[str, Any]]:
     """A group for each figure: its label, chance, and (row, values, paper's) in the order of the rows."""
     return [
         {
             "label": _label(config, name),
             "chance": figure.chance,
             "rows": [
-                (row.title, [values[row.name][name][s] for s in sorted(values[row.name][name])], row.paper.get(name))
+                (
+                    row.title,
+                    [one for _, one in sorted(found[row.name][name].items())],
+                    row.paper.get(name),
+                )
                 for row in config.rows
             ],
         }
@@ -119,9 +123,10 @@ _PLURAL = {
 def _differences(config: AblationConfig, values: Values, names: Sequence[str]) -> list[str]:
     lines = ["## Which differences exceed the spread", ""]
     lines.append(
-        "Row less row, seed by seed, with the 95 % interval of the mean (Student's t); bold where it leaves out zero."
+        "Row less row, seed by seed, and the 95 % interval of the mean (Student's t); bold where 0 is outside."
     )
-    lines += ["", f"| | {' | '.join(_label(config, name) for name in names)} |", f"|---|{'---|' * len(names)}"]
+    heads = " | ".join(_label(config, name) for name in names)
+    lines += ["", f"| | {heads} |", f"|---|{'---|' * len(names)}"]
     for place, other in enumerate(config.rows):
         for one in config.rows[place + 1 :]:
             found = [difference(values, one.name, other.name, name) for name in names]
@@ -134,8 +139,9 @@ def _notes(config: AblationConfig, names: Sequence[str]) -> list[str]:
     seeds = len(config.seeds)
     note = f"Mean ± standard deviation over {seeds} seed{'s' if seeds > 1 else ''}."
     if any(row.paper for row in config.rows):
-        note += " In brackets the paper's, of one run on other data and another scale: its order is to compare."
-    chances = [f"{_label(config, n)} {config.figures[n].chance:g}" for n in names if config.figures[n].chance is not None]
+        note += " In brackets the paper's, of other data and another scale: compare the order."
+    known = {name: config.figures[name].chance for name in names}
+    chances = [f"{_label(config, name)} {one:g}" for name, one in known.items() if one is not None]
     return [note + (f" Chance: {', '.join(chances)}." if chances else "")]
 
 

@@ -45,8 +45,8 @@ def check(plan: Plan) -> None:
         if difference is not None and one.folder.has_trained():
             key, there, here = difference
             raise UserError(
-                f"{one.folder.path} holds a run with {key} = {there!r}, and now it is {here!r}; choose another"
-                " output=FOLDER, or remove that folder and those of the runs that start from it"
+                f"{one.folder.path} holds a run with {key} = {there!r}, and now it is {here!r}; choose"
+                " another output=FOLDER, or remove that folder and those of the runs that start from it"
             )
 
 
@@ -129,7 +129,8 @@ def _record(one: Run) -> dict | None:
 
 def _build(runs: Sequence[Run], locks: Path) -> None:
     """The data sets that are not there yet, before several processes could want to."""
-    wanted = {one.config.data.directory: one.config for one in runs if one.config.data.build and not one.finished}
+    configs = [one.config for one in runs if one.config.data.build and not one.finished]
+    wanted = {config.data.directory: config for config in configs}
     for directory, config in wanted.items():
         if not Path(directory, "card.json").is_file():
             with _waited(locks / "data.lock"):
