@@ -132,6 +132,8 @@ class Plan:
             options += _flat(part)
         if not stage.once:
             options.append(f"seed={seed}")
+        # The recipe's own start is for who trains by it alone.
+        options += [f"{key}=null" for key in stage.start if key not in starts]
         for key in starts:
             if key in ("start.backbone", "start.checkpoint"):
                 options.append(f"{key}_recipe=null")

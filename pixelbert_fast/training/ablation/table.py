@@ -123,7 +123,7 @@ _PLURAL = {
 def _differences(config: AblationConfig, values: Values, names: Sequence[str]) -> list[str]:
     lines = ["## Which differences exceed the spread", ""]
     lines.append(
-        "Row less row, seed by seed, and the 95 % interval of the mean (Student's t); bold where 0 is outside."
+        "Row less row, seed by seed: mean and 95 % interval (Student's t), bold where that leaves out 0."
     )
     heads = " | ".join(_label(config, name) for name in names)
     lines += ["", f"| | {heads} |", f"|---|{'---|' * len(names)}"]

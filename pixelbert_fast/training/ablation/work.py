@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from transformers.utils import logging as transformers_logging
+
 from pixelbert_fast.errors import RunError, UserError
 from pixelbert_fast.training.ablation.plan import Plan, Run
 from pixelbert_fast.training.ablation.progress import Overall
@@ -71,7 +73,7 @@ def train(runs: Sequence[Run], output: str, finished: Callable[[Run], None]) -> 
             f"the output {output} cannot be written ({error.strerror}); choose another output=FOLDER"
         ) from None
     _build(runs, locks)
-    with Overall(runs) as shown, bars_go_to(shown.moved):
+    with Overall(runs) as shown, bars_go_to(shown.moved), _without_other_bars():
         while left := [one for one in runs if not one.finished]:
             ours = next(_ours(left, locks), None)
             if ours is None:
@@ -87,6 +89,18 @@ def train(runs: Sequence[Run], output: str, finished: Callable[[Run], None]) -> 
             finally:
                 lock.close()
         shown.begin(None)
+
+
+@contextmanager
+def _without_other_bars() -> Iterator[None]:
+    """Without the one that transformers shows for each checkpoint it reads."""
+    shown = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            transformers_logging.enable_progress_bar()
 
 
 def _ours(left: Sequence[Run], locks: Path) -> Iterator[tuple[Run, object]]:
