@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 
 from pixelbert_fast.errors import UserError
@@ -187,6 +190,18 @@ def test_a_recipe_is_no_ablation_and_an_ablation_no_recipe(write):
 def test_a_wrong_choice_is_a_sentence(plan, only, said):
     with pytest.raises(UserError, match=said):
         plan.chosen(only)
+
+
+def test_the_documentations_example_is_one(write):
+    text = (Path(__file__).resolve().parents[1] / "docs" / "ablation.md").read_text(encoding="utf-8")
+    example = (
+        re.search(r"```yaml\n(.*?)```", text, re.S).group(1).replace("my_pretraining.yaml", "bottom.yaml")
+    )
+    plan = Plan(load_ablation(write(example)))
+    pixels = [
+        plan.at(row.name, 0, "pretrain").config.model.overrides["sampled_pixels"] for row in plan.config.rows
+    ]
+    assert pixels == [50, 100, None]
 
 
 def test_the_packages_own_is_the_papers():

@@ -110,7 +110,7 @@ def test_a_reading_needs_all_its_parts():
 
 
 def test_the_papers_own_figures_hold_its_readings():
-    """Its table with the same small spread at each row: what the configuration asks is what the paper says."""
+    """Its table, each row with the same small spread: what is asked for is what the paper says."""
     config = load_ablation("ablation_tiny")
     given = {
         row.name: {
