@@ -57,6 +57,13 @@ def test_operations_are_those_of_the_texts_own_lengths_and_the_pixels_drawn():
     assert batch_flops(CONFIG, batch(), fast=False) == sum(wanted.values())
 
 
+def test_without_sampling_all_pixels_are_counted():
+    every = PixelBertConfig.preset("tiny", vocab_size=CONFIG.vocab_size, sampled_pixels=None)
+    shapes = {"image_size": (96, 96), "images": 2, "sequences": 3}
+    wanted = training_flops(every, **shapes, text_length=[7, 5, 3], pixels=[36] * 3, masked=2, fast=True)
+    assert batch_flops(every, batch(), fast=True) == sum(wanted.values())
+
+
 def test_a_smaller_image_in_the_batch_has_fewer_pixels():
     given = batch(pixel_size=torch.tensor([[96, 96], [64, 48]], dtype=torch.int32))
     wanted = training_flops(

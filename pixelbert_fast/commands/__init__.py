@@ -1,8 +1,18 @@
-"""Commands of `pixelbert` that use a trained model; each module adds its own to the command line."""
+"""Commands of `pixelbert` with a module each, which adds its own to the command line."""
 
 import typer
 
-from . import attend, evaluate, predict, predict_match, predict_nlvr2, predict_vqa, report, search
+from . import (
+    ablate,
+    attend,
+    evaluate,
+    predict,
+    predict_match,
+    predict_nlvr2,
+    predict_vqa,
+    report,
+    search,
+)
 
 
 def register(app: typer.Typer) -> None:
@@ -15,3 +25,4 @@ def register(app: typer.Typer) -> None:
     search.register(app)
     attend.register(app)
     report.register(app)
+    ablate.register(app)

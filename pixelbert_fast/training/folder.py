@@ -90,7 +90,7 @@ class RunFolder:
             difference = first_difference(found, config)
             if difference is None:
                 return "finished" if self.metrics_file.is_file() else "started"
-            if self._has_trained():
+            if self.has_trained():
                 key, there, here = difference
                 raise UserError(
                     f"{self.path} holds a run with {key} = {there!r}, and now it is {here!r}; choose another"
@@ -144,7 +144,8 @@ class RunFolder:
         except ValueError:
             return found  # an option or value that is no more; the comparison names it
 
-    def _has_trained(self) -> bool:
+    def has_trained(self) -> bool:
+        """Whether a run here got as far as training."""
         # The log is opened when everything that training needs has been built.
         return any(path.exists() for path in (self.path / "log.jsonl", self.resume, self.metrics_file))
 
@@ -156,6 +157,17 @@ class RunFolder:
                 raise UserError(
                     f"{self.path} has a {name!r} in it that no run here made; choose another output=FOLDER"
                 )
+
+
+def lasting(config: dict[str, Any]) -> dict[str, Any]:
+    """`config` (of a run, JSON-able) without what may differ between two sittings of one run."""
+
+    def kept(tree: Any, place: tuple[str, ...]) -> Any:
+        if not isinstance(tree, dict):
+            return tree
+        return {key: kept(one, (*place, key)) for key, one in tree.items() if (*place, key) not in _FREE}
+
+    return kept(config, ())
 
 
 def _remove(path: Path) -> None:

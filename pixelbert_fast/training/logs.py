@@ -8,7 +8,7 @@ import math
 import shutil
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,9 @@ from tqdm import tqdm
 
 from pixelbert_fast.errors import UserError
 from pixelbert_fast.training.record_file import RecordFile, cut_records
+
+# Called with every bar that moves, see `bars_go_to`.
+_watcher: Callable[[Bar], None] | None = None
 
 
 def check_wandb(options: Any) -> None:
@@ -156,8 +159,30 @@ def _numbers(values: dict[str, Any], prefix: str) -> list[tuple[str, float]]:
     return found
 
 
+@contextlib.contextmanager
+def bars_go_to(watcher: Callable[[Bar], None]) -> Iterator[None]:
+    """Inside, no bar is shown: `watcher` is called with each when it moves, for one bar over several runs."""
+    global _watcher
+    before, _watcher = _watcher, watcher
+    try:
+        yield
+    finally:
+        _watcher = before
+
+
 class Bar(tqdm):
     """A progress bar that ends in a few words."""
+
+    title = ""
+    watcher: Callable[[Bar], None] | None = None
+
+    def update(self, n: float = 1) -> bool | None:
+        """Move by `n`."""
+        if self.watcher is None:
+            return super().update(n)
+        self.n += n
+        self.watcher(self)
+        return None
 
     def say(self, parts: Sequence[str]) -> None:
         """Show as many of `parts`, from the first on, as the terminal has room for."""
@@ -177,20 +202,33 @@ class Bar(tqdm):
         return shutil.get_terminal_size().columns - len(rest) - 2
 
 
-def bar(title: str, total: int | None, done: int = 0, *, shown: bool = True, unit: str = "step") -> Bar:
-    """A progress bar on stderr; where that is no terminal, a line now and then and not many a second."""
+def bar(
+    title: str,
+    total: int | None,
+    done: int = 0,
+    *,
+    shown: bool = True,
+    unit: str = "step",
+    form: str | None = None,
+) -> Bar:
+    """A progress bar on stderr; where that is no terminal, a line now and then and not many a second.
+
+    form: tqdm's `bar_format`, in place of the one of a run's steps.
+    """
     interval = 0.5 if sys.stderr.isatty() else 15.0
     # A training run says its rate in pairs.
     steps = "{desc}: {n_fmt}/{total_fmt} |{bar}| {remaining} left{postfix}"
-    return Bar(
+    made = Bar(
         total=total,
         initial=done,
         desc=title,
         unit=unit,
-        disable=not shown,
+        disable=not shown or _watcher is not None,
         mininterval=interval,
         maxinterval=interval,
         dynamic_ncols=True,
         smoothing=0.1,
-        bar_format=steps if unit == "step" else None,
+        bar_format=form or (steps if unit == "step" else None),
     )
+    made.title, made.unit, made.watcher = title, unit, _watcher if shown else None
+    return made

@@ -11,6 +11,7 @@ import yaml
 
 from pixelbert_fast.errors import UserError, nearest
 
+_ABLATION = "ablation_"
 BASE = "base"
 """The key that names the recipe which a recipe changes."""
 
@@ -42,7 +43,16 @@ _RecipeLoader.add_implicit_resolver(
 
 
 def recipe_names() -> list[str]:
-    """The recipes that come with the package."""
+    """The recipes that come with the package and that one can train by."""
+    return [name for name in _names() if not name.startswith(_ABLATION)]
+
+
+def ablation_names() -> list[str]:
+    """The ablations that come with the package: they say which recipes to train by, and how often."""
+    return [name for name in _names() if name.startswith(_ABLATION)]
+
+
+def _names() -> list[str]:
     folder = resources.files("pixelbert_fast") / "configs"
     return sorted(
         entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml")
@@ -113,7 +123,7 @@ def _recipe(wanted: str | Path, folder: Path | None, based: str | None) -> Recip
             raise UserError(f"cannot read the recipe {path}: {error}") from None
         return Recipe(path.stem, str(path), path.parent, _tree(text, str(path)))
     names = recipe_names()
-    if str(wanted) in names:
+    if str(wanted) in _names():
         text = (resources.files("pixelbert_fast") / "configs" / f"{wanted}.yaml").read_text(encoding="utf-8")
         return Recipe(str(wanted), f"{wanted}.yaml", None, _tree(text, f"{wanted}.yaml"))
     guess = nearest(path.stem, names)

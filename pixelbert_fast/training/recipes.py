@@ -19,7 +19,9 @@ DEFAULT_RECIPE = "demo"
 _COMMAND_LINE = "the command line"
 
 
-def load_config(recipe: str | Path | None = None, overrides: Sequence[str] = ()) -> RunConfig:
+def load_config(
+    recipe: str | Path | None = None, overrides: Sequence[str] = (), *, given_in: str = _COMMAND_LINE
+) -> RunConfig:
     """Read a recipe, with what it is based on, and change it by overrides.
 
     A recipe's key `base` names another one which it changes (see `recipe_files.merged`): a file, seen from
@@ -28,6 +30,7 @@ def load_config(recipe: str | Path | None = None, overrides: Sequence[str] = ())
     Args:
         recipe: a YAML file, or the name of one that comes with the package; None: "demo".
         overrides: `key.path=value`, the value in YAML; later ones win.
+        given_in: where the overrides come from, for errors.
 
     Raises:
         UserError: no such recipe, recipes based on each other, a key nothing knows (the nearest known one is
@@ -35,13 +38,18 @@ def load_config(recipe: str | Path | None = None, overrides: Sequence[str] = ())
     """
     layers = read_layers(DEFAULT_RECIPE if recipe is None else recipe)
     tree = merged(layers)
+    if "rows" in tree and "stages" in tree:
+        raise UserError(
+            f"{layers[0].origin} is an ablation, which trains by several recipes; run it by"
+            f" `pixelbert ablate --config {recipe}`"
+        )
     tree.setdefault("output", f"runs/{layers[0].name}")
     tree.setdefault("training", {})
-    overridden = [_override(tree, text) for text in overrides]
+    overridden = [override(tree, text, given_in) for text in overrides]
     try:
         return RunConfig.model_validate(tree)
     except ValidationError as error:
-        raise UserError(_sentence(error, layers, overridden)) from None
+        raise UserError(_sentence(error, layers, overridden, given_in)) from None
 
 
 def as_yaml(config: RunConfig) -> str:
@@ -49,17 +57,15 @@ def as_yaml(config: RunConfig) -> str:
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=100)
 
 
-def _override(tree: dict[str, Any], text: str) -> str:
+def override(tree: dict[str, Any], text: str, given_in: str = _COMMAND_LINE) -> str:
+    """Lay `key.path=value` over `tree`, in place; returns the key. UserError where it is not written so."""
+    on = f"on {given_in}" if given_in == _COMMAND_LINE else f"in {given_in}"
     key, equals, value = text.partition("=")
     key = key.strip()
     if not equals or not key or not all(key.split(".")):
-        raise UserError(
-            f"{text!r} on {_COMMAND_LINE} is not understood; an override is written key.path=value"
-        )
+        raise UserError(f"{text!r} {on} is not understood; an override is written key.path=value")
     if key == BASE:
-        raise UserError(
-            f"{text!r} on {_COMMAND_LINE}: a base belongs in a recipe's file; name it with --config"
-        )
+        raise UserError(f"{text!r} {on}: a base belongs in a recipe's file; name it with --config")
     place = tree
     *sections, last = key.split(".")
     for section in sections:
@@ -67,20 +73,20 @@ def _override(tree: dict[str, Any], text: str) -> str:
         if below is None:
             below = place[section] = {}
         if not isinstance(below, dict):
-            raise UserError(
-                f"{key!r} on {_COMMAND_LINE} looks inside {section!r}, which holds {shown(below)}"
-            )
+            raise UserError(f"{key!r} {on} looks inside {section!r}, which holds {shown(below)}")
         place = below
-    place[last] = parse(value, f"{text!r} on {_COMMAND_LINE}")
+    place[last] = parse(value, f"{text!r} {on}")
     return key
 
 
-def _sentence(error: ValidationError, layers: Sequence[Recipe], overridden: Sequence[str]) -> str:
+def _sentence(
+    error: ValidationError, layers: Sequence[Recipe], overridden: Sequence[str], given_in: str
+) -> str:
     """The first thing wrong: its key, where that came from and the nearest right one, in one sentence."""
     first = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
     key = ".".join(str(part) for part in first["loc"])
     given = any(f"{key}.".startswith(f"{o}.") or o.startswith(f"{key}.") for o in overridden)
-    where = _COMMAND_LINE if given else _origin(first["loc"], layers)
+    where = given_in if given else _origin(first["loc"], layers)
     if first["type"] == "extra_forbidden":
         guess = _nearest_key(key)
         return f"unknown key {key!r} in {where}" + (f"; did you mean {guess!r}?" if guess else "")

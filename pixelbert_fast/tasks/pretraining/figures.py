@@ -35,7 +35,9 @@ def batch_flops(config: PixelBertConfig, batch: Mapping[str, Tensor], *, fast: b
     sizes = torch.tensor([tuple(size)]) if own is None or not fast else own
     # The map is reduced by the output stride, and then pooled in windows of two by two.
     places = (-(-sizes // config.output_stride) // 2).prod(dim=1).expand(len(batch["pixel_values"]))
-    pixels = places[batch["image_index"].long()].clamp(max=config.sampled_pixels)
+    pixels = places[batch["image_index"].long()]
+    if config.sampled_pixels is not None:
+        pixels = pixels.clamp(max=config.sampled_pixels)
     masked = int((batch["labels"] != IGNORED).sum()) if fast else mask.numel()
     found = training_flops(
         config,

@@ -1,0 +1,169 @@
+"""Training the runs of an ablation, one after the other; several processes may share the work."""
+
+from __future__ import annotations
+
+import fcntl
+import gc
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from transformers.utils import logging as transformers_logging
+
+from pixelbert_fast.errors import RunError, UserError
+from pixelbert_fast.training.ablation.plan import Plan, Run
+from pixelbert_fast.training.ablation.progress import Overall
+from pixelbert_fast.training.config import RunConfig
+from pixelbert_fast.training.durable import write_bytes, write_json
+from pixelbert_fast.training.folder import first_difference, lasting
+from pixelbert_fast.training.logs import bars_go_to
+from pixelbert_fast.training.ranks import Ranks
+from pixelbert_fast.training.recipes import as_yaml
+from pixelbert_fast.training.run import prepare_data, run
+
+_RECORD = "ablation-run.json"
+_WAIT = 2.0
+
+
+def check(plan: Plan) -> None:
+    """Raises UserError where a run of another configuration is in the way of one of `plan`.
+
+    Rows and seeds that are new, or no more, are in nobody's way.
+    """
+    output = Path(plan.config.output)
+    if output.exists() and not output.is_dir():
+        raise UserError(f"the output {output} is a file; choose another output=FOLDER")
+    for one in plan.runs:
+        found = _record(one)
+        if found is None:
+            if one.folder.has_trained():
+                raise UserError(
+                    f"{one.folder.path} holds a run that no ablation made; choose another output=FOLDER"
+                )
+            continue
+        difference = first_difference(found, one.described)
+        if difference is not None and one.folder.has_trained():
+            key, there, here = difference
+            raise UserError(
+                f"{one.folder.path} holds a run with {key} = {there!r}, and now it is {here!r}; choose"
+                " another output=FOLDER, or remove that folder and those of the runs that start from it"
+            )
+
+
+def train(runs: Sequence[Run], output: str, finished: Callable[[Run], None]) -> None:
+    """Finish all `runs`, those that are not: each in its own folder, going on where it was stopped.
+
+    Runs that another process is at work on are left to it, and waited for.
+
+    Args:
+        runs: with all they start from.
+        finished: called after each run of this process.
+
+    Raises:
+        UserError, RunError: of a run, named.
+        loop.Stopped: a signal asked for it; the same call goes on.
+    """
+    locks = Path(output) / "locks"
+    try:
+        locks.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"the output {output} cannot be written ({error.strerror}); choose another output=FOLDER"
+        ) from None
+    _build(runs, locks)
+    with Overall(runs) as shown, bars_go_to(shown.moved), _without_other_bars():
+        while left := [one for one in runs if not one.finished]:
+            ours = next(_ours(left, locks), None)
+            if ours is None:
+                shown.begin(None)
+                time.sleep(_WAIT)
+                continue
+            one, lock = ours
+            try:
+                if not one.finished:
+                    shown.begin(one)
+                    _train(one)
+                    finished(one)
+            finally:
+                lock.close()
+        shown.begin(None)
+
+
+@contextmanager
+def _without_other_bars() -> Iterator[None]:
+    """Without the one that transformers shows for each checkpoint it reads."""
+    shown = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            transformers_logging.enable_progress_bar()
+
+
+def _ours(left: Sequence[Run], locks: Path) -> Iterator[tuple[Run, object]]:
+    for one in left:
+        if all(parent.finished for parent in one.parents):
+            lock = _locked(locks / f"{one.name.replace('/', '.')}.lock")
+            if lock is not None:
+                yield one, lock
+
+
+def _train(one: Run) -> None:
+    folder = one.folder.path
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / _RECORD, {"users": one.users, "stage": one.stage, "described": one.described})
+    write_bytes(folder / "recipe.yaml", as_yaml(one.config).encode())
+    try:
+        run(one.config, Ranks(), "plain")
+    except UserError as error:
+        raise UserError(f"{one.name}: {error}") from error
+    except RunError as error:
+        raise RunError(f"{one.name}: {error}") from error
+    finally:
+        gc.collect()  # the next one's model and images come to where these were
+
+
+def _record(one: Run) -> dict | None:
+    file = one.folder.path / _RECORD
+    if not file.is_file():
+        return None
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))["described"]
+    except (ValueError, KeyError, TypeError):
+        raise UserError(f"{file} is damaged; remove the folder {one.folder.path}") from None
+    try:
+        # Options that came after that run was made have the values it was made with: their defaults.
+        return lasting(RunConfig.model_validate(found).model_dump(mode="json"))
+    except ValueError:
+        return found
+
+
+def _build(runs: Sequence[Run], locks: Path) -> None:
+    """The data sets that are not there yet, before several processes could want to."""
+    configs = [one.config for one in runs if one.config.data.build and not one.finished]
+    wanted = {config.data.directory: config for config in configs}
+    for directory, config in wanted.items():
+        if not Path(directory, "card.json").is_file():
+            with _waited(locks / "data.lock"):
+                prepare_data(config, Ranks())
+
+
+def _locked(path: Path):
+    """The open file that holds the lock until it is closed or the process ends; None: another has it."""
+    file = open(path, "w", encoding="utf-8")  # noqa: SIM115 - closed by whoever holds the lock
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        file.close()
+        return None
+    return file
+
+
+@contextmanager
+def _waited(path: Path) -> Iterator[None]:
+    with open(path, "w", encoding="utf-8") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
