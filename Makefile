@@ -18,6 +18,9 @@ setup:
 
 demo: setup
 	@$(BIN)/deepspeed pixelbert_fast/train.py
+	@$(BIN)/pixelbert attend pixelbert_fast/pretrained/pictures/7.jpg "a red square above a white heart" \
+		--checkpoint runs/demo --layer 2 --out runs/demo/attention.html >/dev/null
+	@echo "where each word looks, to open in a browser: $(CURDIR)/runs/demo/attention.html"
 
 # Two threads unless told otherwise: the computations are small, and more threads spend their time waiting.
 test: setup

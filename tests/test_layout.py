@@ -37,6 +37,7 @@ GROUND_MODULES = {
     "_build_host",
     "_host",
     "machine",
+    "pretrained",
 }
 TOP_MODULES = {"cli", "train", "environment_report"}
 

@@ -95,14 +95,16 @@ def test_the_wheel_holds_the_package_and_nothing_beside_it(wheel: Path) -> None:
 def package_files() -> list[Path]:
     package = ROOT / "pixelbert_fast"
     pages = [*package.glob("visualize/*.css"), *package.glob("visualize/*.js")]
-    return [*package.rglob("*.py"), *package.glob("configs/*.yaml"), *pages]
+    models = [file for file in package.glob("pretrained/*/*") if file.suffix != ".pyc"]
+    return [*package.rglob("*.py"), *package.glob("configs/*.yaml"), *pages, *models]
 
 
 def test_the_wheel_carries_licence_version_and_command(wheel: Path) -> None:
     import pixelbert_fast
 
     with zipfile.ZipFile(wheel) as archive:
-        text = {name.rpartition("/")[2]: archive.read(name).decode() for name in archive.namelist()}
+        told = [name for name in archive.namelist() if ".dist-info/" in name]
+        text = {name.rpartition("/")[2]: archive.read(name).decode() for name in told}
     assert f"\nVersion: {pixelbert_fast.__version__}\n" in text["METADATA"]
     assert "\nLicense-Expression: Apache-2.0\n" in text["METADATA"]
     assert text["LICENSE"] == (ROOT / "LICENSE").read_text(encoding="utf-8")

@@ -6,6 +6,7 @@ from . import (
     ablate,
     attend,
     evaluate,
+    examples,
     predict,
     predict_match,
     predict_nlvr2,
@@ -24,5 +25,6 @@ def register(app: typer.Typer) -> None:
     predict_match.register(predict.app)
     search.register(app)
     attend.register(app)
+    examples.register(app)
     report.register(app)
     ablate.register(app)

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pixelbert_fast.errors import UserError
+from pixelbert_fast.pretrained import SCENES
 
-from .showing import chosen_device, table
+from .showing import chosen_checkpoint, chosen_device, table
 
 if TYPE_CHECKING:
     from pixelbert_fast.tasks.attending import AttentionMaps
@@ -28,8 +29,11 @@ def attend(
         list[str], typer.Argument(metavar="CAPTION...", help='Such as "a red star above a blue circle".')
     ],
     checkpoint: Annotated[
-        Path, typer.Option(help="A checkpoint of any task, or the folder of the run that made it.")
-    ] = Path("runs/demo"),
+        Path | None,
+        typer.Option(
+            help="A checkpoint of any task, or the folder of the run that made it; default: the package's."
+        ),
+    ] = None,
     out: Annotated[Path, typer.Option(help="The page.")] = Path("attention.html"),
     png: Annotated[Path | None, typer.Option(help="A folder for a figure of each caption.")] = None,
     layer: Annotated[str, typer.Option(help="From 1, as the paper shows, or mean.")] = "1",
@@ -43,6 +47,7 @@ def attend(
     from pixelbert_fast.tasks.whole_file import written_whole
     from pixelbert_fast.visualize.word_page import attention_page
 
+    checkpoint = chosen_checkpoint(checkpoint, SCENES)
     if out.is_dir():
         raise UserError(f"--out {out} is a folder; give the name of a file in it")
     if png is not None and png.exists() and not png.is_dir():

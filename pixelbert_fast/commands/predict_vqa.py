@@ -8,15 +8,20 @@ from typing import Annotated
 
 import typer
 
-from .showing import chosen_device, table
+from pixelbert_fast.pretrained import SCENES_VQA
+
+from .showing import chosen_checkpoint, chosen_device, table
 
 
 def vqa(
     image: Annotated[Path, typer.Argument(help="An image file.")],
     question: Annotated[str, typer.Argument(help='Such as "what colour is the circle?"')],
     checkpoint: Annotated[
-        Path, typer.Option(help="A model fine-tuned to VQA: its checkpoint, or its run's folder.")
-    ] = Path("runs/vqa_scenes"),
+        Path | None,
+        typer.Option(
+            help="A model fine-tuned to VQA: its checkpoint, or its run's folder; default: the package's."
+        ),
+    ] = None,
     top: Annotated[int, typer.Option(min=1, help="How many answers.")] = 5,
     device: Annotated[str | None, typer.Option(help="cpu or cuda; default: cuda where there is one.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
@@ -24,7 +29,9 @@ def vqa(
     """Answer a question about an image: the best answers, each with its probability of being right."""
     from pixelbert_fast.tasks.vqa.checkpoint import ask
 
-    found = ask(checkpoint, image, question, top=top, device=chosen_device(device))
+    found = ask(
+        chosen_checkpoint(checkpoint, SCENES_VQA), image, question, top=top, device=chosen_device(device)
+    )
     if as_json:
         typer.echo(json.dumps([{"answer": answer, "probability": score} for answer, score in found]))
     else:

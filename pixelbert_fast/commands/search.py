@@ -10,19 +10,21 @@ from typing import Annotated, Any
 import typer
 
 from pixelbert_fast.errors import UserError
+from pixelbert_fast.pretrained import SCENES
 
-from .showing import chosen_device, progress_bar
+from .showing import chosen_checkpoint, chosen_device, progress_bar
 
 
 def search(
     directory: Annotated[Path, typer.Argument(help="A folder of images, or a built data set.")],
     text: Annotated[str, typer.Argument(help='Such as "a red circle above a blue square".')],
     checkpoint: Annotated[
-        Path,
+        Path | None,
         typer.Option(
-            help="A checkpoint of a retrieval or a pre-training, or the folder of the run that made it."
+            help="A checkpoint of a retrieval or a pre-training, or the folder of the run that made it; "
+            "default: the package's."
         ),
-    ],
+    ] = None,
     split: Annotated[str, typer.Option(help="Of a built data set.")] = "test",
     top: Annotated[int, typer.Option(min=1, help="How many images are shown.")] = 12,
     out: Annotated[
@@ -36,6 +38,7 @@ def search(
     """Rank images by how well a text is true of them: a table, and a contact sheet of the best."""
     from pixelbert_fast.tasks.retrieval.checkpoint import search as ranked
 
+    checkpoint = chosen_checkpoint(checkpoint, SCENES)
     if out is not None and out.is_dir():
         raise UserError(f"{out} is a folder; give the name of a file in it")
     names, content = _source(directory, split)

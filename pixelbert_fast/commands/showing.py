@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
 from pixelbert_fast.errors import UserError
 
@@ -20,6 +21,21 @@ def chosen_device(name: str | None) -> str:
         reason = str(error).partition("\n")[0]
         raise UserError(f"--device {name} cannot be used here ({reason}); leave it out") from None
     return name
+
+
+def chosen_checkpoint(given: Path | None, name: str) -> Path:
+    """The checkpoint given; None: the model of that name that comes with the package, which is said."""
+    if given is not None:
+        return given
+    import typer
+
+    from pixelbert_fast import pretrained
+
+    typer.echo(
+        f"by the package's small model {name!r}, which knows rendered scenes alone; --checkpoint for another",
+        err=True,
+    )
+    return pretrained.folder(name)
 
 
 @contextmanager

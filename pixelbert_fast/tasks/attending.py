@@ -17,8 +17,7 @@ from pixelbert_fast.errors import UserError
 from pixelbert_fast.model import AttentionRequest, FastPixelBERT, PixelBERT
 from pixelbert_fast.model.outputs import PixelBertOutput
 from pixelbert_fast.model.pixelbert import PixelBertPreTrainedModel
-from pixelbert_fast.tasks.fine_tuned import checkpoint_folder
-from pixelbert_fast.tasks.pretraining.start import check_checkpoint
+from pixelbert_fast.tasks.saved_model import checkpoint_folder, open_saved
 
 _JOINERS = "'\u2019-\u2010\u2011"
 """Apostrophes and hyphens: part of a word where they stand between two of its characters."""
@@ -157,20 +156,8 @@ def load_any(
     Raises:
         UserError: there is no checkpoint, none of a whole Pixel-BERT, or one without a processor.
     """
-    folder = checkpoint_folder(checkpoint)
-    check_checkpoint(str(folder))
-    try:
-        model, report = FastPixelBERT.from_pretrained(folder, dtype=torch.float32, output_loading_info=True)
-        processor = PixelBertProcessor.from_pretrained(folder)
-    except Exception as error:  # transformers and safetensors raise many kinds
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise UserError(f"{folder} holds no checkpoint that can be used: {reason}") from error
-    if report["missing_keys"]:
-        raise UserError(
-            f"{folder} lacks weights of a Pixel-BERT, {min(report['missing_keys'])} among them: give the "
-            "checkpoint of a pre-training or a fine-tuning"
-        )
-    return model.to(device).eval(), processor
+    model, processor, _ = open_saved(checkpoint_folder(checkpoint), FastPixelBERT)
+    return model.to(device), processor
 
 
 def _base(model: PixelBertPreTrainedModel) -> PixelBERT:

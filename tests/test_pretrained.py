@@ -1,0 +1,97 @@
+"""The small models that come with the package, and the commands that use them when told no other."""
+
+from __future__ import annotations
+
+import csv
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+from typer.testing import CliRunner
+
+from pixelbert_fast import PixelBertForPreTraining, PixelBertProcessor, pretrained
+from pixelbert_fast.cli import app
+from pixelbert_fast.errors import UserError
+from pixelbert_fast.tasks.pretraining.match import match
+
+SHIPPED_BYTES = 6_000_000
+
+
+def told() -> list[dict[str, str]]:
+    with pretrained.texts().open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file, delimiter="\t"))
+
+
+def files() -> list[Path]:
+    here = Path(pretrained.__file__).parent
+    return [file for file in here.rglob("*") if file.is_file() and file.suffix not in (".py", ".pyc")]
+
+
+def run(*words: str) -> str:
+    result = CliRunner().invoke(app, list(words))
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def test_all_of_it_is_small() -> None:
+    assert sum(file.stat().st_size for file in files()) <= SHIPPED_BYTES
+
+
+@pytest.mark.parametrize("name", pretrained.NAMES)
+def test_a_model_has_its_card_and_wide_weights_in_bfloat16(name: str) -> None:
+    folder = pretrained.folder(name)
+    card = (folder / "README.md").read_text(encoding="utf-8")
+    assert "pixelbert train --config" in card and "Apache-2.0" in card and re.search(r"\d\d\.\d %", card)
+    with safe_open(folder / "model.safetensors", "pt") as weights:
+        kinds = {key: weights.get_tensor(key) for key in weights.keys()}  # noqa: SIM118 - not a dict
+    for key, weight in kinds.items():
+        if weight.is_floating_point():
+            assert weight.dtype == (torch.bfloat16 if weight.ndim > 1 else torch.float32), key
+
+
+def test_from_pretrained_computes_in_float32() -> None:
+    model = PixelBertForPreTraining.from_pretrained(pretrained.folder())
+    assert {weight.dtype for weight in model.parameters()} == {torch.float32}
+    assert len(PixelBertProcessor.from_pretrained(pretrained.folder()).tokenizer) == model.config.vocab_size
+
+
+def test_captions_find_their_own_pictures() -> None:
+    captions = [one["caption"] for one in told()]
+    found = [
+        match(pretrained.folder(), picture, captions) for picture in sorted(pretrained.pictures(), key=str)
+    ]
+    assert [one["picture"] for one in told()] == [picture.name for picture in pretrained.pictures()]
+    matched = torch.tensor(found)
+    # Trained to 98 % on pairs drawn at random; every caption lists all objects of its picture alone.
+    assert int((matched.argmax(dim=1) == torch.arange(len(captions))).sum()) >= len(captions) - 1
+
+
+def test_a_wrong_name_is_told_with_the_nearest() -> None:
+    with pytest.raises(UserError, match=r"no model called 'scene'.*did you mean 'scenes'"):
+        pretrained.folder("scene")
+
+
+def test_commands_work_before_any_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    printed = run("examples")
+    assert len(list(Path("examples").glob("*.jpg"))) == len(told()) == 9
+    commands = re.findall(r"^  pixelbert (.+)$", printed, re.MULTILINE)
+    assert [command.split()[0] for command in commands] == ["attend", "predict", "predict", "search"]
+    for command in commands:
+        words = [quoted or bare for quoted, bare in re.findall(r'"([^"]+)"|(\S+)', command)]
+        said = run(*words)
+        if words[:2] == ["predict", "match"]:
+            assert said.split("  ")[0] != "a yellow square"
+        if words[:2] == ["predict", "vqa"]:
+            assert said.split()[0] == told()[0]["answer"]
+        if words[0] == "search":
+            assert told()[0]["picture"] in "\n".join(said.splitlines()[:3])
+    assert Path("attention.html").is_file() and Path("found.html").is_file()
+
+
+def test_examples_in_a_place_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    result = CliRunner().invoke(app, ["examples", str(tmp_path / "file")])
+    assert isinstance(result.exception, UserError) and "give another folder" in str(result.exception)
