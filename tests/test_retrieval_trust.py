@@ -203,6 +203,6 @@ def test_ctrl_c_says_what_is_kept(scenes, trained, tmp_path, capsys, monkeypatch
     monkeypatch.setattr(BlockStore, "keep", interrupted)
     assert main(given) == 130
     told = capsys.readouterr().err
-    assert ("figures.json.scores" if kept else "nothing is kept") in told and "Traceback" not in told
+    assert ("figures.json.scores" if kept else "nothing was written") in told and "Traceback" not in told
     monkeypatch.setattr(BlockStore, "keep", keep)
     assert main(given) == 0
