@@ -127,16 +127,14 @@ class Plan:
             if (run := self.at(row.name, seed, parent)) is not None
         }
         given_in = f"the stage {name!r} of the row {row.name!r}"
-        options: list[str] = []
+        # The recipe's own start is for who trains by it alone.
+        options = [f"{key}=null" for start in stage.start for key in _same_start(start)]
         for part in (self.config.every, stage.change, row.every, row.change.get(name, {})):
             options += _flat(part)
         if not stage.once:
             options.append(f"seed={seed}")
-        # The recipe's own start is for who trains by it alone.
-        options += [f"{key}=null" for key in stage.start if key not in starts]
-        for key in starts:
-            if key in ("start.backbone", "start.checkpoint"):
-                options.append(f"{key}_recipe=null")
+        _refuse_two_starts(options, starts, given_in)
+        options += [f"{key}=null" for start in starts for key in _same_start(start)]
 
         def loaded(values: Mapping[str, str], output: str) -> RunConfig:
             own = [f"{key}={json.dumps(value)}" for key, value in values.items()]
@@ -162,13 +160,28 @@ class Plan:
         return made
 
     def _starts(self, row: RowConfig, stage: StageConfig) -> dict[str, str]:
-        found: dict[str, str] = {}
+        own: dict[str, str] = {}
+        inherited: dict[str, str] = {}
         for key, parent in stage.start.items():
             if parent in row.leave_out:
-                found.update(self._starts(row, self.config.stages[parent]))
+                inherited.update(self._starts(row, self.config.stages[parent]))
             else:
-                found[key] = parent
-        return found
+                own[key] = parent
+        return {**inherited, **own}
+
+
+def _same_start(key: str) -> list[str]:
+    """The options that say what `key` says: it, and the recipe that would train it first."""
+    return [key, f"{key}_recipe"] if key in ("start.backbone", "start.checkpoint") else [key]
+
+
+def _refuse_two_starts(options: Sequence[str], starts: Mapping[str, Run], given_in: str) -> None:
+    last = dict(text.split("=", 1) for text in options)
+    for key, run in starts.items():
+        if last.get(key, "null") != "null":
+            raise UserError(
+                f"{given_in} has {key} = {last[key]}, and starts from the stage {run.stage!r} too; leave out one"
+            )
 
 
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
