@@ -277,3 +277,17 @@ def test_two_starts_are_refused(write):
     said = "the stage 'singles' of the row 'all' has start.checkpoint = \"somewhere\", and starts from"
     with pytest.raises(UserError, match=said):
         Plan(load_ablation(write(text)))
+
+
+def test_an_option_that_a_later_version_adds_makes_no_other_run(plan, write, monkeypatch):
+    """What a run starts from is named in its record; its name must outlast an upgrade."""
+    from pydantic import create_model
+
+    from pixelbert_fast.training import recipes
+
+    later = create_model("Later", __base__=recipes.RunConfig, added=(int, 3))
+    monkeypatch.setattr(recipes, "RunConfig", later)
+    again = Plan(load_ablation(write(), ["output=out"]))
+    assert again.runs[0].described["added"] == 3
+    for run, before in zip(again.runs, plan.runs, strict=True):
+        assert run.described == {**before.described, "added": 3}

@@ -30,6 +30,8 @@ class Run:
         config: the whole configuration.
         described: what makes it the run it is, JSON-able: the configuration without what changes nothing,
             and instead of the folders it starts from the runs that are there.
+        digest: of that, without the options that have their defaults: an option that a later version adds
+            makes no other run.
         parents: the runs it starts from.
         users: (row, seed) of all that it is a stage of, those that it is shared by included.
     """
@@ -38,6 +40,7 @@ class Run:
     name: str
     config: RunConfig
     described: dict[str, Any]
+    digest: str
     parents: list[Run]
     users: list[tuple[str, int]] = field(default_factory=list)
 
@@ -142,20 +145,19 @@ class Plan:
                 stage.recipe, [*options, *own, f"output={json.dumps(output)}"], given_in=given_in
             )
 
-        described = lasting(
-            loaded({key: _called(run) for key, run in starts.items()}, "").model_dump(mode="json")
-        )
-        digest = f"{name} {_digest(described)}"
-        if digest in known:
-            return known[digest]
+        identity = loaded({key: f"{run.stage} {run.digest}" for key, run in starts.items()}, "")
+        digest = _digest(lasting(identity.model_dump(mode="json", exclude_defaults=True)))
+        if f"{name} {digest}" in known:
+            return known[f"{name} {digest}"]
         place = _SHARED if stage.once else f"{row.name}/seed-{seed}"
         path = f"{place}/{name}"
         if any(run.name == path for run in self.runs):
             path = f"{path}-{row.name}"
         folder = Path(self.config.output) / path
         config = loaded({key: _result(key, run) for key, run in starts.items()}, str(folder))
-        made = Run(name, path, config, described, list(starts.values()))
-        known[digest] = made
+        described = lasting(identity.model_dump(mode="json"))
+        made = Run(name, path, config, described, digest, list(starts.values()))
+        known[f"{name} {digest}"] = made
         self.runs.append(made)
         return made
 
@@ -180,7 +182,8 @@ def _refuse_two_starts(options: Sequence[str], starts: Mapping[str, Run], given_
     for key, run in starts.items():
         if last.get(key, "null") != "null":
             raise UserError(
-                f"{given_in} has {key} = {last[key]}, and starts from the stage {run.stage!r} too; leave out one"
+                f"{given_in} has {key} = {last[key]}, and starts from the stage {run.stage!r} too; leave out"
+                " one of them"
             )
 
 
@@ -194,11 +197,6 @@ def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
 
 def _digest(described: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def _called(run: Run) -> str:
-    """What a run is called where another one starts from it, whatever folder it lies in."""
-    return f"{run.stage} {_digest(run.described)}"
 
 
 def _result(key: str, run: Run) -> str:
