@@ -136,7 +136,7 @@ def test_the_table_is_of_the_runs(done):
 
 
 def test_a_finished_one_is_shown_again(done, recipe, capsys, monkeypatch):
-    monkeypatch.setattr(work, "run", lambda *_: pytest.fail("trained again"))
+    monkeypatch.setattr(work, "run", lambda *_, **__: pytest.fail("trained again"))
     capsys.readouterr()
     assert cli.main(["ablate", "--config", str(recipe)]) == 0
     assert "pre-training helps: **cannot be told**" in capsys.readouterr().out
@@ -173,7 +173,7 @@ def untrained(recipe, tmp_path, monkeypatch):
     """The plan of a new folder, and the names of what was trained there, which takes no time."""
     plan, trained = Plan(load_ablation(recipe, [f"output={tmp_path / 'new'}"])), []
 
-    def train(config, ranks, engine):
+    def train(config, ranks, engine, **_):
         folder = Path(config.output)
         trained.append(str(folder.relative_to(tmp_path / "new")))
         (folder / "metrics.json").write_text('{"total_seconds": 2.0, "steps": 40}')
@@ -208,10 +208,10 @@ def test_a_run_that_fails_is_named(untrained, monkeypatch):
     plan, trained = untrained
     before = work.run
 
-    def fail(config, *rest):
+    def fail(config, *rest, **named):
         if "pretrain" in config.output:
             raise RunError("the disk is full")
-        before(config, *rest)
+        before(config, *rest, **named)
 
     monkeypatch.setattr(work, "run", fail)
     with pytest.raises(RunError, match=r"^both/seed-3/pretrain: the disk is full$"):
@@ -225,3 +225,16 @@ def test_one_bar_shows_all_runs(untrained, capsys):
     shown = capsys.readouterr().err
     assert "ablation: 48/48 steps" in shown
     assert "training" not in shown
+
+
+def test_a_run_has_a_report_where_asked_for_alone(recipe, tmp_path, capsys, monkeypatch):
+    """By the command, trained in truth: the only run that all rows start from."""
+    reported = []
+    monkeypatch.setattr(
+        "pixelbert_fast.commands.report.report_run", lambda folder, **_: reported.append(folder)
+    )
+    line = ["ablate", "--config", str(recipe), "--only", "stage=words"]
+    assert cli.main([*line, f"output={tmp_path / 'without'}"]) == 0
+    assert not reported
+    assert cli.main([*line, f"output={tmp_path / 'with'}", "every.training.report=true"]) == 0
+    assert set(reported) == {tmp_path / "with" / "shared" / "words"}

@@ -44,6 +44,7 @@ def ablate(
     plan = Plan(ablation)
     runs = plan.chosen(chosen)
 
+    from pixelbert_fast.commands.report import report_run
     from pixelbert_fast.training.ablation.progress import plan_lines
     from pixelbert_fast.training.ablation.work import check, train
     from pixelbert_fast.training.loop import Stopped
@@ -54,7 +55,12 @@ def ablate(
         return
     shown = {figure.stage for figure in ablation.figures.values()}
     try:
-        train(runs, ablation.output, lambda run: write(plan) if run.stage in shown else None)
+        train(
+            runs,
+            ablation.output,
+            lambda run: write(plan) if run.stage in shown else None,
+            reporter=report_run,
+        )
     except Stopped as stopped:
         typer.echo(str(stopped), err=True)
         raise typer.Exit(stopped.status) from None

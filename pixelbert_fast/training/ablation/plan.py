@@ -130,8 +130,10 @@ class Plan:
             if (run := self.at(row.name, seed, parent)) is not None
         }
         given_in = f"the stage {name!r} of the row {row.name!r}"
+        # A page for each of so many runs costs more than it tells.
+        options = ["training.report=false"]
         # The recipe's own start is for who trains by it alone.
-        options = [f"{key}=null" for start in stage.start for key in _same_start(start)]
+        options += [f"{key}=null" for start in stage.start for key in _same_start(start)]
         for part in (self.config.every, stage.change, row.every, row.change.get(name, {})):
             options += _flat(part)
         if not stage.once:

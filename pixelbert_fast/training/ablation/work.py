@@ -21,6 +21,7 @@ from pixelbert_fast.training.folder import first_difference, lasting
 from pixelbert_fast.training.logs import bars_go_to
 from pixelbert_fast.training.ranks import Ranks
 from pixelbert_fast.training.recipes import as_yaml
+from pixelbert_fast.training.reporting import Reporter
 from pixelbert_fast.training.run import prepare_data, run
 
 _RECORD = "ablation-run.json"
@@ -52,7 +53,13 @@ def check(plan: Plan) -> None:
             )
 
 
-def train(runs: Sequence[Run], output: str, finished: Callable[[Run], None]) -> None:
+def train(
+    runs: Sequence[Run],
+    output: str,
+    finished: Callable[[Run], None],
+    *,
+    reporter: Reporter | None = None,
+) -> None:
     """Finish all `runs`, those that are not: each in its own folder, going on where it was stopped.
 
     Runs that another process is at work on are left to it, and waited for.
@@ -60,6 +67,7 @@ def train(runs: Sequence[Run], output: str, finished: Callable[[Run], None]) -> 
     Args:
         runs: with all they start from.
         finished: called after each run of this process.
+        reporter: writes the page about a run whose `training.report` asks for one.
 
     Raises:
         UserError, RunError: of a run, named.
@@ -84,7 +92,7 @@ def train(runs: Sequence[Run], output: str, finished: Callable[[Run], None]) -> 
             try:
                 if not one.finished:
                     shown.begin(one)
-                    _train(one)
+                    _train(one, reporter)
                     finished(one)
             finally:
                 lock.close()
@@ -111,13 +119,13 @@ def _ours(left: Sequence[Run], locks: Path) -> Iterator[tuple[Run, object]]:
                 yield one, lock
 
 
-def _train(one: Run) -> None:
+def _train(one: Run, reporter: Reporter | None) -> None:
     folder = one.folder.path
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / _RECORD, {"users": one.users, "stage": one.stage, "described": one.described})
     write_bytes(folder / "recipe.yaml", as_yaml(one.config).encode())
     try:
-        run(one.config, Ranks(), "plain")
+        run(one.config, Ranks(), "plain", reporter=reporter)
     except UserError as error:
         raise UserError(f"{one.name}: {error}") from error
     except RunError as error:
