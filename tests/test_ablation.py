@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -15,9 +16,10 @@ import torch
 from safetensors.torch import load_file
 
 from pixelbert_fast import cli
+from pixelbert_fast.commands import ablate
 from pixelbert_fast.data.build import build_set, make_builder
-from pixelbert_fast.errors import RunError
-from pixelbert_fast.training.ablation import work
+from pixelbert_fast.errors import RunError, UserError
+from pixelbert_fast.training.ablation import records, table, work
 from pixelbert_fast.training.ablation.plan import Plan
 from pixelbert_fast.training.ablation.recipe import load_ablation
 
@@ -192,8 +194,8 @@ def test_what_another_process_works_on_is_left_to_it(untrained, monkeypatch):
 
     def wait(seconds):
         waits.append(list(trained))
+        records.write_record(by_name["both/seed-3/pretrain"])
         folder = by_name["both/seed-3/pretrain"].folder
-        folder.path.mkdir(parents=True)
         folder.metrics_file.write_text('{"total_seconds": 2.0, "steps": 40}')
         other.close()
 
@@ -238,3 +240,72 @@ def test_a_run_has_a_report_where_asked_for_alone(recipe, tmp_path, capsys, monk
     assert not reported
     assert cli.main([*line, f"output={tmp_path / 'with'}", "every.training.report=true"]) == 0
     assert set(reported) == {tmp_path / "with" / "shared" / "words"}
+
+
+def test_what_another_process_made_by_another_configuration_is_not_taken(untrained, recipe, monkeypatch):
+    """It began when neither had trained, so that neither was in the other's way."""
+    plan, trained = untrained
+    changed = "stages.pretrain.change.training.steps=41"
+    other = Plan(load_ablation(recipe, [f"output={plan.config.output}", changed]))
+    work.check(other)
+    work.check(plan)
+    theirs = {run.name: run for run in other.runs}["both/seed-3/pretrain"]
+    before = work.run
+
+    def train(config, *rest, **named):
+        before(config, *rest, **named)
+        if "none" in config.output:
+            records.write_record(theirs)
+            theirs.folder.metrics_file.write_text('{"total_seconds": 2.0, "steps": 41}')
+
+    monkeypatch.setattr(work, "run", train)
+    with pytest.raises(UserError, match=r"pretrain holds a run with training\.steps = 41, and now it is 40"):
+        work.train(plan.runs, plan.config.output, lambda run: None)
+    assert trained == ["shared/words", "none/seed-3/nlvr2"]
+
+
+def test_another_data_set_in_the_same_directory_is_refused(scenes, recipe, tmp_path, monkeypatch):
+    data = tmp_path / "set"
+    data.mkdir()
+    (data / "card.json").write_bytes((scenes / "card.json").read_bytes())
+    plan = Plan(load_ablation(recipe, [f"output={tmp_path / 'out'}", f"every.data.directory={data}"]))
+    run = plan.runs[0]
+    records.write_record(run)
+    run.folder.metrics_file.write_text("{}")
+    work.check(plan)
+    (data / "card.json").write_text("{}")
+    with pytest.raises(UserError, match=f"words holds a run of another data set than {data} is now"):
+        work.check(plan)
+    # A set that was removed when everything was finished is in nobody's way.
+    (data / "card.json").unlink()
+    work.check(plan)
+
+
+def test_a_full_disk_is_a_sentence_that_names_the_run(untrained, monkeypatch, capsys):
+    plan, _ = untrained
+
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(work, "run", full)
+    said = r"^shared/words: No space left on device; put that right, the same command goes on$"
+    with pytest.raises(RunError, match=said):
+        work.train(plan.runs, plan.config.output, lambda run: None)
+    monkeypatch.setattr("pixelbert_fast.tasks.whole_file.os.replace", full)
+    with pytest.raises(RunError, match=r"ablation\.md cannot be written \(No space left on device\)"):
+        ablate.write(plan)
+    assert not list(Path(plan.config.output).glob("*.partial"))
+
+
+def test_runs_of_several_revisions_are_told_of(untrained):
+    plan, _ = untrained
+    work.train(plan.runs, plan.config.output, lambda run: None)
+    for run, revision in zip(plan.runs, ("a", "b", "a", "a"), strict=True):
+        record = {"versions": {"torch": "2"}, "revision": revision}
+        (run.folder.path / "run.json").write_text(json.dumps(record))
+    found = records.runs_made_by(plan.runs)
+    assert [(one["revision"], one["runs"]) for one in found] == [("a", 3), ("b", 1)]
+    values = {row.name: {"nlvr2": {}} for row in plan.config.rows}
+    text = table.markdown(plan.config, values, found)
+    assert "**The runs are not of one version**: 3 are alike, 1 with revision a -> b." in text
+    assert "not of one version" not in table.markdown(plan.config, values, found[:1])

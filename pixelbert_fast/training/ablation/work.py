@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import gc
-import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -15,16 +14,12 @@ from transformers.utils import logging as transformers_logging
 from pixelbert_fast.errors import RunError, UserError
 from pixelbert_fast.training.ablation.plan import Plan, Run
 from pixelbert_fast.training.ablation.progress import Overall
-from pixelbert_fast.training.config import RunConfig
-from pixelbert_fast.training.durable import write_bytes, write_json
-from pixelbert_fast.training.folder import first_difference, lasting
+from pixelbert_fast.training.ablation.records import check_record, write_record
 from pixelbert_fast.training.logs import bars_go_to
 from pixelbert_fast.training.ranks import Ranks
-from pixelbert_fast.training.recipes import as_yaml
 from pixelbert_fast.training.reporting import Reporter
 from pixelbert_fast.training.run import prepare_data, run
 
-_RECORD = "ablation-run.json"
 _WAIT = 2.0
 
 
@@ -37,20 +32,7 @@ def check(plan: Plan) -> None:
     if output.exists() and not output.is_dir():
         raise UserError(f"the output {output} is a file; choose another output=FOLDER")
     for one in plan.runs:
-        found = _record(one)
-        if found is None:
-            if one.folder.has_trained():
-                raise UserError(
-                    f"{one.folder.path} holds a run that no ablation made; choose another output=FOLDER"
-                )
-            continue
-        difference = first_difference(found, one.described)
-        if difference is not None and one.folder.has_trained():
-            key, there, here = difference
-            raise UserError(
-                f"{one.folder.path} holds a run with {key} = {there!r}, and now it is {here!r}; choose"
-                " another output=FOLDER, or remove that folder and those of the runs that start from it"
-            )
+        check_record(one)
 
 
 def train(
@@ -97,6 +79,8 @@ def train(
             finally:
                 lock.close()
         shown.begin(None)
+    for one in runs:
+        check_record(one)
 
 
 @contextmanager
@@ -120,33 +104,21 @@ def _ours(left: Sequence[Run], locks: Path) -> Iterator[tuple[Run, object]]:
 
 
 def _train(one: Run, reporter: Reporter | None) -> None:
-    folder = one.folder.path
-    folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / _RECORD, {"users": one.users, "stage": one.stage, "described": one.described})
-    write_bytes(folder / "recipe.yaml", as_yaml(one.config).encode())
+    # Since it was looked at first, a process with another configuration may have been at work here.
+    for each in (*one.parents, one):
+        check_record(each)
     try:
+        write_record(one)
         run(one.config, Ranks(), "plain", reporter=reporter)
     except UserError as error:
         raise UserError(f"{one.name}: {error}") from error
     except RunError as error:
         raise RunError(f"{one.name}: {error}") from error
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise RunError(f"{one.name}: {reason}; put that right, the same command goes on") from error
     finally:
         gc.collect()  # the next one's model and images come to where these were
-
-
-def _record(one: Run) -> dict | None:
-    file = one.folder.path / _RECORD
-    if not file.is_file():
-        return None
-    try:
-        found = json.loads(file.read_text(encoding="utf-8"))["described"]
-    except (ValueError, KeyError, TypeError):
-        raise UserError(f"{file} is damaged; remove the folder {one.folder.path}") from None
-    try:
-        # Options that came after that run was made have the values it was made with: their defaults.
-        return lasting(RunConfig.model_validate(found).model_dump(mode="json"))
-    except ValueError:
-        return found
 
 
 def _build(runs: Sequence[Run], locks: Path) -> None:
@@ -160,13 +132,23 @@ def _build(runs: Sequence[Run], locks: Path) -> None:
 
 
 def _locked(path: Path):
-    """The open file that holds the lock until it is closed or the process ends; None: another has it."""
-    file = open(path, "w", encoding="utf-8")  # noqa: SIM115 - closed by whoever holds the lock
+    """The open file that holds the lock until it is closed or the process ends; None: another has it.
+
+    Raises UserError where there can be no lock: to wait for one would be to wait for ever.
+    """
+    file = None
     try:
+        file = open(path, "w", encoding="utf-8")  # noqa: SIM115 - closed by whoever holds the lock
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+    except BlockingIOError:
         file.close()
         return None
+    except OSError as error:
+        if file is not None:
+            file.close()
+        raise UserError(
+            f"{path} cannot be locked ({error.strerror}); choose an output=FOLDER whose file system can"
+        ) from None
     return file
 
 
