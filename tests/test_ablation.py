@@ -309,3 +309,17 @@ def test_runs_of_several_revisions_are_told_of(untrained):
     text = table.markdown(plan.config, values, found)
     assert "**The runs are not of one version**: 3 are alike, 1 with revision a -> b." in text
     assert "not of one version" not in table.markdown(plan.config, values, found[:1])
+
+
+def test_a_file_system_without_locks_is_not_waited_for(untrained, monkeypatch):
+    plan, _ = untrained
+
+    def refuse(*_):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(work.fcntl, "flock", refuse)
+    monkeypatch.setattr(work.time, "sleep", lambda seconds: pytest.fail("waits for nobody"))
+    with pytest.raises(
+        UserError, match=r"words\.lock cannot be locked \(No locks available\); choose an output"
+    ):
+        work.train(plan.runs, plan.config.output, lambda run: None)
