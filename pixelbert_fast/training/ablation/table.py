@@ -173,7 +173,13 @@ def _mixed(runs_by: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _complete(config: AblationConfig, values: Values) -> bool:
-    counted = [len(values[row.name][name]) for row in config.rows for name in config.figures]
+    """Whether every row has every seed of the figures whose stage it does not leave out."""
+    counted = [
+        len(values[row.name][name])
+        for row in config.rows
+        for name, figure in config.figures.items()
+        if figure.stage not in row.leave_out
+    ]
     return all(count == len(config.seeds) for count in counted)
 
 
