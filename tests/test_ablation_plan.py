@@ -291,3 +291,19 @@ def test_an_option_that_a_later_version_adds_makes_no_other_run(plan, write, mon
     assert again.runs[0].described["added"] == 3
     for run, before in zip(again.runs, plan.runs, strict=True):
         assert run.described == {**before.described, "added": 3}
+
+
+def test_a_stage_for_all_seeds_starts_from_none_of_one(write):
+    """Its runs of the second and the third seed would lie in one folder."""
+    text = SMALL.replace("{recipe: bottom.yaml,", "{recipe: bottom.yaml, once: true,").replace(
+        "{recipe: demo_objects, once: true}", "{recipe: demo_objects}"
+    )
+    with pytest.raises(UserError, match="'pretrain' is trained once for all seeds and starts from 'objects'"):
+        load_ablation(write(text))
+
+
+def test_no_two_runs_share_a_folder(write):
+    """The row `wide` has its own shared/objects, and a stage has the name that it would get."""
+    text = SMALL.replace("  pretrain:", "  objects-wide: {recipe: demo_objects, once: true}\n  pretrain:", 1)
+    names = [run.name for run in Plan(load_ablation(write(text))).runs]
+    assert len(set(names)) == len(names)

@@ -153,7 +153,7 @@ class Plan:
             return known[f"{name} {digest}"]
         place = _SHARED if stage.once else f"{row.name}/seed-{seed}"
         path = f"{place}/{name}"
-        if any(run.name == path for run in self.runs):
+        while any(run.name == path for run in self.runs):
             path = f"{path}-{row.name}"
         folder = Path(self.config.output) / path
         config = loaded({key: _result(key, run) for key, run in starts.items()}, str(folder))
