@@ -206,19 +206,38 @@ def test_what_another_process_works_on_is_left_to_it(untrained, monkeypatch):
     assert trained == ["shared/words", "none/seed-3/nlvr2", "both/seed-3/nlvr2"]
 
 
-def test_a_run_that_fails_is_named(untrained, monkeypatch):
+def test_what_does_not_start_from_a_failed_run_is_trained(untrained, monkeypatch, capsys):
     plan, trained = untrained
-    before = work.run
+    before, broken = work.run, ["none/seed-3/nlvr2", "both/seed-3/pretrain"]
 
     def fail(config, *rest, **named):
-        if "pretrain" in config.output:
-            raise RunError("the disk is full")
+        if any(config.output.endswith(name) for name in broken):
+            raise RunError("the loss is not finite")
         before(config, *rest, **named)
 
     monkeypatch.setattr(work, "run", fail)
-    with pytest.raises(RunError, match=r"^both/seed-3/pretrain: the disk is full$"):
+    named = r"^none/seed-3/nlvr2: the loss is not finite; 1 more failed$"
+    with pytest.raises(RunError, match=named):
         work.train(plan.runs, plan.config.output, lambda run: None)
-    assert trained == ["shared/words", "none/seed-3/nlvr2"]
+    assert trained == ["shared/words"]
+    said = capsys.readouterr().err
+    assert "both/seed-3/pretrain: the loss is not finite; going on with what does not start from it" in said
+    # Gone on with, and one of them fails again.
+    broken.remove("both/seed-3/pretrain")
+    with pytest.raises(RunError, match=r"^none/seed-3/nlvr2: the loss is not finite$"):
+        work.train(plan.runs, plan.config.output, lambda run: None)
+    assert trained == ["shared/words", "both/seed-3/pretrain", "both/seed-3/nlvr2"]
+
+
+def test_a_table_that_cannot_be_written_ends_it(untrained):
+    plan, trained = untrained
+
+    def full(run):
+        raise RunError("ablation.md cannot be written")
+
+    with pytest.raises(RunError, match=r"^ablation\.md cannot be written$"):
+        work.train(plan.runs, plan.config.output, full)
+    assert trained == ["shared/words"]
 
 
 def test_one_bar_shows_all_runs(untrained, capsys):

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import fcntl
 import gc
+import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from tqdm import tqdm
 from transformers.utils import logging as transformers_logging
 
 from pixelbert_fast.errors import RunError, UserError
@@ -52,7 +54,8 @@ def train(
         reporter: writes the page about a run whose `training.report` asks for one.
 
     Raises:
-        UserError, RunError: of a run, named.
+        UserError: of a run, named.
+        RunError: of the first run that failed, named; what does not start from one is finished by then.
         loop.Stopped: a signal asked for it; the same call goes on.
     """
     locks = Path(output) / "locks"
@@ -63,8 +66,9 @@ def train(
             f"the output {output} cannot be written ({error.strerror}); choose another output=FOLDER"
         ) from None
     _build(runs, locks)
+    failed: dict[int, RunError] = {}
     with Overall(runs) as shown, bars_go_to(shown.moved), _without_other_bars():
-        while left := [one for one in runs if not one.finished]:
+        while left := [one for one in runs if not (one.finished or _hopeless(one, failed))]:
             ours = next(_ours(left, locks), None)
             if ours is None:
                 shown.begin(None)
@@ -76,11 +80,24 @@ def train(
                     shown.begin(one)
                     _train(one, reporter)
                     finished(one)
+            except RunError as error:
+                if one.finished:
+                    raise  # not the run, but what came after it
+                failed[id(one)] = error
+                tqdm.write(f"{error}; going on with what does not start from it", file=sys.stderr)
             finally:
                 lock.close()
         shown.begin(None)
     for one in runs:
         check_record(one)
+    if failed:
+        first, *others = failed.values()
+        raise RunError(f"{first}{f'; {len(others)} more failed' if others else ''}") from first
+
+
+def _hopeless(one: Run, failed: Collection[int]) -> bool:
+    """Whether it, or what it starts from, has failed."""
+    return id(one) in failed or any(_hopeless(parent, failed) for parent in one.parents)
 
 
 @contextmanager
