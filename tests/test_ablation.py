@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -15,9 +16,10 @@ import torch
 from safetensors.torch import load_file
 
 from pixelbert_fast import cli
+from pixelbert_fast.commands import ablate
 from pixelbert_fast.data.build import build_set, make_builder
-from pixelbert_fast.errors import RunError
-from pixelbert_fast.training.ablation import work
+from pixelbert_fast.errors import RunError, UserError
+from pixelbert_fast.training.ablation import records, table, work
 from pixelbert_fast.training.ablation.plan import Plan
 from pixelbert_fast.training.ablation.recipe import load_ablation
 
@@ -136,7 +138,7 @@ def test_the_table_is_of_the_runs(done):
 
 
 def test_a_finished_one_is_shown_again(done, recipe, capsys, monkeypatch):
-    monkeypatch.setattr(work, "run", lambda *_: pytest.fail("trained again"))
+    monkeypatch.setattr(work, "run", lambda *_, **__: pytest.fail("trained again"))
     capsys.readouterr()
     assert cli.main(["ablate", "--config", str(recipe)]) == 0
     assert "pre-training helps: **cannot be told**" in capsys.readouterr().out
@@ -173,7 +175,7 @@ def untrained(recipe, tmp_path, monkeypatch):
     """The plan of a new folder, and the names of what was trained there, which takes no time."""
     plan, trained = Plan(load_ablation(recipe, [f"output={tmp_path / 'new'}"])), []
 
-    def train(config, ranks, engine):
+    def train(config, ranks, engine, **_):
         folder = Path(config.output)
         trained.append(str(folder.relative_to(tmp_path / "new")))
         (folder / "metrics.json").write_text('{"total_seconds": 2.0, "steps": 40}')
@@ -192,8 +194,8 @@ def test_what_another_process_works_on_is_left_to_it(untrained, monkeypatch):
 
     def wait(seconds):
         waits.append(list(trained))
+        records.write_record(by_name["both/seed-3/pretrain"])
         folder = by_name["both/seed-3/pretrain"].folder
-        folder.path.mkdir(parents=True)
         folder.metrics_file.write_text('{"total_seconds": 2.0, "steps": 40}')
         other.close()
 
@@ -204,19 +206,38 @@ def test_what_another_process_works_on_is_left_to_it(untrained, monkeypatch):
     assert trained == ["shared/words", "none/seed-3/nlvr2", "both/seed-3/nlvr2"]
 
 
-def test_a_run_that_fails_is_named(untrained, monkeypatch):
+def test_what_does_not_start_from_a_failed_run_is_trained(untrained, monkeypatch, capsys):
     plan, trained = untrained
-    before = work.run
+    before, broken = work.run, ["none/seed-3/nlvr2", "both/seed-3/pretrain"]
 
-    def fail(config, *rest):
-        if "pretrain" in config.output:
-            raise RunError("the disk is full")
-        before(config, *rest)
+    def fail(config, *rest, **named):
+        if any(config.output.endswith(name) for name in broken):
+            raise RunError("the loss is not finite")
+        before(config, *rest, **named)
 
     monkeypatch.setattr(work, "run", fail)
-    with pytest.raises(RunError, match=r"^both/seed-3/pretrain: the disk is full$"):
+    named = r"^none/seed-3/nlvr2: the loss is not finite; 1 more failed$"
+    with pytest.raises(RunError, match=named):
         work.train(plan.runs, plan.config.output, lambda run: None)
-    assert trained == ["shared/words", "none/seed-3/nlvr2"]
+    assert trained == ["shared/words"]
+    said = capsys.readouterr().err
+    assert "both/seed-3/pretrain: the loss is not finite; going on with what does not start from it" in said
+    # Gone on with, and one of them fails again.
+    broken.remove("both/seed-3/pretrain")
+    with pytest.raises(RunError, match=r"^none/seed-3/nlvr2: the loss is not finite$"):
+        work.train(plan.runs, plan.config.output, lambda run: None)
+    assert trained == ["shared/words", "both/seed-3/pretrain", "both/seed-3/nlvr2"]
+
+
+def test_a_table_that_cannot_be_written_ends_it(untrained):
+    plan, trained = untrained
+
+    def full(run):
+        raise RunError("ablation.md cannot be written")
+
+    with pytest.raises(RunError, match=r"^ablation\.md cannot be written$"):
+        work.train(plan.runs, plan.config.output, full)
+    assert trained == ["shared/words"]
 
 
 def test_one_bar_shows_all_runs(untrained, capsys):
@@ -225,3 +246,99 @@ def test_one_bar_shows_all_runs(untrained, capsys):
     shown = capsys.readouterr().err
     assert "ablation: 48/48 steps" in shown
     assert "training" not in shown
+
+
+def test_a_run_has_a_report_where_asked_for_alone(recipe, tmp_path, capsys, monkeypatch):
+    """By the command, trained in truth: the only run that all rows start from."""
+    reported = []
+    monkeypatch.setattr(
+        "pixelbert_fast.commands.report.report_run", lambda folder, **_: reported.append(folder)
+    )
+    line = ["ablate", "--config", str(recipe), "--only", "stage=words"]
+    assert cli.main([*line, f"output={tmp_path / 'without'}"]) == 0
+    assert not reported
+    assert cli.main([*line, f"output={tmp_path / 'with'}", "every.training.report=true"]) == 0
+    assert set(reported) == {tmp_path / "with" / "shared" / "words"}
+
+
+def test_what_another_process_made_by_another_configuration_is_not_taken(untrained, recipe, monkeypatch):
+    """It began when neither had trained, so that neither was in the other's way."""
+    plan, trained = untrained
+    changed = "stages.pretrain.change.training.steps=41"
+    other = Plan(load_ablation(recipe, [f"output={plan.config.output}", changed]))
+    work.check(other)
+    work.check(plan)
+    theirs = {run.name: run for run in other.runs}["both/seed-3/pretrain"]
+    before = work.run
+
+    def train(config, *rest, **named):
+        before(config, *rest, **named)
+        if "none" in config.output:
+            records.write_record(theirs)
+            theirs.folder.metrics_file.write_text('{"total_seconds": 2.0, "steps": 41}')
+
+    monkeypatch.setattr(work, "run", train)
+    with pytest.raises(UserError, match=r"pretrain holds a run with training\.steps = 41, and now it is 40"):
+        work.train(plan.runs, plan.config.output, lambda run: None)
+    assert trained == ["shared/words", "none/seed-3/nlvr2"]
+
+
+def test_another_data_set_in_the_same_directory_is_refused(scenes, recipe, tmp_path, monkeypatch):
+    data = tmp_path / "set"
+    data.mkdir()
+    (data / "card.json").write_bytes((scenes / "card.json").read_bytes())
+    plan = Plan(load_ablation(recipe, [f"output={tmp_path / 'out'}", f"every.data.directory={data}"]))
+    run = plan.runs[0]
+    records.write_record(run)
+    run.folder.metrics_file.write_text("{}")
+    work.check(plan)
+    (data / "card.json").write_text("{}")
+    with pytest.raises(UserError, match=f"words holds a run of another data set than {data} is now"):
+        work.check(plan)
+    # A set that was removed when everything was finished is in nobody's way.
+    (data / "card.json").unlink()
+    work.check(plan)
+
+
+def test_a_full_disk_is_a_sentence_that_names_the_run(untrained, monkeypatch, capsys):
+    plan, _ = untrained
+
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(work, "run", full)
+    said = r"^shared/words: No space left on device; put that right, the same command goes on$"
+    with pytest.raises(RunError, match=said):
+        work.train(plan.runs, plan.config.output, lambda run: None)
+    monkeypatch.setattr("pixelbert_fast.tasks.whole_file.os.replace", full)
+    with pytest.raises(RunError, match=r"ablation\.md cannot be written \(No space left on device\)"):
+        ablate.write(plan)
+    assert not list(Path(plan.config.output).glob("*.partial"))
+
+
+def test_runs_of_several_revisions_are_told_of(untrained):
+    plan, _ = untrained
+    work.train(plan.runs, plan.config.output, lambda run: None)
+    for run, revision in zip(plan.runs, ("a", "b", "a", "a"), strict=True):
+        record = {"versions": {"torch": "2"}, "revision": revision}
+        (run.folder.path / "run.json").write_text(json.dumps(record))
+    found = records.runs_made_by(plan.runs)
+    assert [(one["revision"], one["runs"]) for one in found] == [("a", 3), ("b", 1)]
+    values = {row.name: {"nlvr2": {}} for row in plan.config.rows}
+    text = table.markdown(plan.config, values, found)
+    assert "**The runs are not of one version**: 3 are alike, 1 with revision a -> b." in text
+    assert "not of one version" not in table.markdown(plan.config, values, found[:1])
+
+
+def test_a_file_system_without_locks_is_not_waited_for(untrained, monkeypatch):
+    plan, _ = untrained
+
+    def refuse(*_):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(work.fcntl, "flock", refuse)
+    monkeypatch.setattr(work.time, "sleep", lambda seconds: pytest.fail("waits for nobody"))
+    with pytest.raises(
+        UserError, match=r"words\.lock cannot be locked \(No locks available\); choose an output"
+    ):
+        work.train(plan.runs, plan.config.output, lambda run: None)

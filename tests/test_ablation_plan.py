@@ -227,3 +227,83 @@ def test_the_packages_own_is_the_papers():
     for run in plan.runs:
         steps.setdefault(run.stage, set()).add((run.config.training.steps, run.config.training.epochs))
     assert all(len(found) == 1 for found in steps.values())
+
+
+STARTS = """
+seeds: [0]
+every: {training: {epochs: null, steps: 10}}
+stages:
+  objects: {recipe: demo_objects, once: true}
+  words: {recipe: bottom.yaml, once: true}
+  singles: {recipe: demo_words, start: {start.checkpoint: words, start.backbone: objects}}
+  pretrain: {recipe: scenes_long, start: {start.checkpoint: singles, start.backbone: objects}}
+rows:
+  - {name: all}
+  - {name: bare, leave_out: [objects, words, singles]}
+  - {name: given, leave_out: [objects, words, singles], change: {pretrain: {start.checkpoint: somewhere}}}
+  - {name: fewer, leave_out: [words, singles]}
+figures: {x: {stage: pretrain, path: metrics.x}}
+"""
+
+
+def test_a_row_without_any_start_is_not_given_that_of_the_recipe(write):
+    """`scenes_long` names a recipe to train first, which would be a stage that the row leaves out."""
+    plan = Plan(load_ablation(write(STARTS)))
+    assert load_config("scenes_long").start.checkpoint_recipe
+    bare = plan.at("bare", 0, "pretrain").config.start
+    assert (bare.checkpoint, bare.checkpoint_recipe, bare.backbone) == (None, None, None)
+    given = plan.at("given", 0, "pretrain").config.start
+    assert (given.checkpoint, given.checkpoint_recipe) == ("somewhere", None)
+    fewer = plan.at("fewer", 0, "pretrain")
+    assert [run.stage for run in fewer.parents] == ["objects"]
+
+
+def test_what_a_stage_starts_from_itself_wins_over_what_it_inherits(write):
+    """`wide` is the backbone of the pre-training, `objects` that of the left out stage before it."""
+    text = STARTS.replace(
+        "  words:", "  wide: {recipe: demo_objects, once: true, change: {seed: 7}}\n  words:", 1
+    ).replace(
+        "start.checkpoint: singles, start.backbone: objects",
+        "start.backbone: wide, start.checkpoint: singles",
+    )
+    plan = Plan(load_ablation(write(text.replace("[words, singles]", "[singles]"))))
+    starts = plan.at("fewer", 0, "pretrain").config.start
+    assert starts.backbone.endswith("shared/wide/checkpoint/backbone.safetensors")
+    assert starts.checkpoint.endswith("shared/words/checkpoint")
+
+
+def test_two_starts_are_refused(write):
+    text = STARTS.replace("{name: all}", "{name: all, every: {start.checkpoint: somewhere}}")
+    said = "the stage 'singles' of the row 'all' has start.checkpoint = \"somewhere\", and starts from"
+    with pytest.raises(UserError, match=said):
+        Plan(load_ablation(write(text)))
+
+
+def test_an_option_that_a_later_version_adds_makes_no_other_run(plan, write, monkeypatch):
+    """What a run starts from is named in its record; its name must outlast an upgrade."""
+    from pydantic import create_model
+
+    from pixelbert_fast.training import recipes
+
+    later = create_model("Later", __base__=recipes.RunConfig, added=(int, 3))
+    monkeypatch.setattr(recipes, "RunConfig", later)
+    again = Plan(load_ablation(write(), ["output=out"]))
+    assert again.runs[0].described["added"] == 3
+    for run, before in zip(again.runs, plan.runs, strict=True):
+        assert run.described == {**before.described, "added": 3}
+
+
+def test_a_stage_for_all_seeds_starts_from_none_of_one(write):
+    """Its runs of the second and the third seed would lie in one folder."""
+    text = SMALL.replace("{recipe: bottom.yaml,", "{recipe: bottom.yaml, once: true,").replace(
+        "{recipe: demo_objects, once: true}", "{recipe: demo_objects}"
+    )
+    with pytest.raises(UserError, match="'pretrain' is trained once for all seeds and starts from 'objects'"):
+        load_ablation(write(text))
+
+
+def test_no_two_runs_share_a_folder(write):
+    """The row `wide` has its own shared/objects, and a stage has the name that it would get."""
+    text = SMALL.replace("  pretrain:", "  objects-wide: {recipe: demo_objects, once: true}\n  pretrain:", 1)
+    names = [run.name for run in Plan(load_ablation(write(text))).runs]
+    assert len(set(names)) == len(names)

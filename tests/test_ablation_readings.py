@@ -142,6 +142,16 @@ def test_the_table_shows_mean_spread_paper_and_what_counts():
     assert "| new \\| better | 52.1 [1] (-) |" in table.markdown(config, part)
 
 
+def test_a_figure_whose_stage_a_row_leaves_out_is_not_missing():
+    config, given = ablation(), values([50, 60, 70], [])
+    given["new"]["b"] = {}
+    assert "Not finished" in table.markdown(config, given)
+    without = config.rows[1].model_copy(update={"leave_out": ("s",)})
+    config = config.model_copy(update={"rows": (config.rows[0], without)})
+    assert "Not finished" not in table.markdown(config, given)
+    assert table.document(config, given, {})["complete"]
+
+
 def test_the_numbers_are_all_in_the_json():
     config, given = ablation(BETTER), values([50, 60, 70], [52.1, 61.9, 72.0])
     told = json.loads(json.dumps(table.document(config, given, {})))

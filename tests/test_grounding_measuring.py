@@ -302,3 +302,27 @@ def test_ctrl_c_is_one_sentence(checkpoint, built, monkeypatch, capsys):
     assert cli.main([*line, "--images", "3"]) == 130
     said = capsys.readouterr().err.strip().splitlines()[-1]
     assert said.startswith("pixelbert: stopped; nothing was written; run the same command again")
+
+
+def test_why_nothing_could_be_scored_is_told(built, asked, processor, model, monkeypatch):
+    """Of every image the same is wrong, and it is not the image."""
+    few = measuring.Asked([word for word in asked.words if word.image < 2], 20)
+
+    def slow(*_, **__):
+        raise UserError("the tokenizer is slow")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(measuring, "attention_maps_of_texts", slow)
+        with pytest.raises(UserError, match=r"could be scored: the tokenizer is slow$"):
+            measure(model, built.split("val"), few, processor)
+    alone = measuring.Asked([word for word in asked.words if word.image < 1], 20)
+    with pytest.raises(UserError, match="they name nothing that words of other images name"):
+        measure(model, built.split("val"), alone, processor)
+
+
+def test_attention_that_is_not_finite_is_no_figure(built, asked, processor, model):
+    broken = FastPixelBERT(model.config).eval()
+    torch.nn.init.constant_(broken.encoder.layer[0].attention.self.query.weight, torch.nan)
+    few = measuring.Asked([word for word in asked.words if word.image < 3], 20)
+    with pytest.raises(UserError, match="attention is not finite on an image with the caption"):
+        measure(broken, built.split("val"), few, processor, rollout=False)

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from pixelbert_fast.errors import UserError
+from pixelbert_fast.errors import RunError, UserError
 
 _HELP = """Train the rows of an ablation, each stage by a recipe in a folder of its own, and write the table.
 
@@ -44,6 +44,7 @@ def ablate(
     plan = Plan(ablation)
     runs = plan.chosen(chosen)
 
+    from pixelbert_fast.commands.report import report_run
     from pixelbert_fast.training.ablation.progress import plan_lines
     from pixelbert_fast.training.ablation.work import check, train
     from pixelbert_fast.training.loop import Stopped
@@ -54,7 +55,12 @@ def ablate(
         return
     shown = {figure.stage for figure in ablation.figures.values()}
     try:
-        train(runs, ablation.output, lambda run: write(plan) if run.stage in shown else None)
+        train(
+            runs,
+            ablation.output,
+            lambda run: write(plan) if run.stage in shown else None,
+            reporter=report_run,
+        )
     except Stopped as stopped:
         typer.echo(str(stopped), err=True)
         raise typer.Exit(stopped.status) from None
@@ -69,25 +75,33 @@ def write(plan: Any) -> tuple[str, Sequence[Path]]:
     """Write the table of the runs that are finished; returns it as text, and the files."""
     from pixelbert_fast.tasks.whole_file import written_whole
     from pixelbert_fast.training.ablation import comparing, table
+    from pixelbert_fast.training.ablation.records import runs_made_by
     from pixelbert_fast.training.provenance import made_by
     from pixelbert_fast.visualize.dot_chart import Mark, Panel, dot_chart
 
     config, values = plan.config, comparing.measured(plan)
-    text = table.markdown(config, values)
+    runs_by = runs_made_by(plan.runs)
+    text = table.markdown(config, values, runs_by)
     panels = [
         Panel(group["label"], [Mark(*row) for row in group["rows"]], group["chance"])
         for group in table.chart_groups(config, values)
     ]
     contents = {
         "md": text,
-        "json": json.dumps(table.document(config, values, made_by()), indent=2, ensure_ascii=False) + "\n",
+        "json": json.dumps(table.document(config, values, made_by(), runs_by), indent=2, ensure_ascii=False)
+        + "\n",
         "svg": dot_chart(panels, title=config.title, reference="the paper"),
     }
     files = []
     for ending, content in contents.items():
         files.append(Path(config.output) / f"{_TABLE}.{ending}")
-        with written_whole(files[-1], unique=True) as file:
-            file.write(content)
+        try:
+            with written_whole(files[-1], unique=True) as file:
+                file.write(content)
+        except OSError as error:
+            raise RunError(
+                f"{files[-1]} cannot be written ({error.strerror}); put that right, the same command goes on"
+            ) from None
     return text, files
 
 

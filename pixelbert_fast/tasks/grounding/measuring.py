@@ -123,21 +123,23 @@ def measure(
         done: called after each image that has words.
 
     Raises:
-        UserError: no image can be read.
+        UserError: no image can be read, with what is wrong with one; a model whose attention is not finite.
     """
     config = model.base_model.config
     layers, heads = config.num_hidden_layers, config.num_attention_heads
     maps = [(layer, head) for layer in range(layers) for head in (*range(heads), None)]
     maps += [("rollout", None)] if rollout else []
     measured, others = Measured(maps, {}, {}, {}), OtherTargets(asked.words)
+    reason = "they name nothing that words of other images name"
     for number, words in groupby(asked.words, key=lambda word: word.image):
         words = list(words)
         texts = list(dict.fromkeys(word.caption for word in words))
         image = _blank(split[number], processor) if blank else split[number]["image"]
         try:
             found = attention_maps_of_texts(model, image, texts, processor=processor, rollout=rollout)
-        except UserError:
+        except UserError as error:
             measured.broken += 1
+            reason = str(error)
             done()
             continue
         by_text = dict(zip(texts, found, strict=True))
@@ -149,7 +151,7 @@ def measure(
                 _add(measured, asked.images, word, own, beside)
         done()
     if not measured.counts:
-        raise UserError("no word of these images could be scored: the images cannot be read, or name nothing")
+        raise UserError(f"no word of these images could be scored: {reason}")
     return measured
 
 
@@ -169,6 +171,11 @@ def _maps_of(found: AttentionMaps, word: Word) -> np.ndarray | None:
         word.grid.width,
     ):
         raise ValueError(f"the grid is {found.grid} of {found.image_size}, expected {word.grid}")
+    if not np.isfinite(found.maps).all():
+        raise UserError(
+            f"the model's attention is not finite on an image with the caption {found.text!r}: its weights"
+            " are not, or are too large; evaluate another checkpoint"
+        )
     heads = found.maps[:, :, own].mean(axis=2)
     every = np.concatenate([heads, heads.mean(axis=1, keepdims=True)], axis=1)
     every = every.reshape(-1, found.grid[0] * found.grid[1])

@@ -30,6 +30,8 @@ class Run:
         config: the whole configuration.
         described: what makes it the run it is, JSON-able: the configuration without what changes nothing,
             and instead of the folders it starts from the runs that are there.
+        digest: of that, without the options that have their defaults: an option that a later version adds
+            makes no other run.
         parents: the runs it starts from.
         users: (row, seed) of all that it is a stage of, those that it is shared by included.
     """
@@ -38,6 +40,7 @@ class Run:
     name: str
     config: RunConfig
     described: dict[str, Any]
+    digest: str
     parents: list[Run]
     users: list[tuple[str, int]] = field(default_factory=list)
 
@@ -127,16 +130,16 @@ class Plan:
             if (run := self.at(row.name, seed, parent)) is not None
         }
         given_in = f"the stage {name!r} of the row {row.name!r}"
-        options: list[str] = []
+        # A page for each of so many runs costs more than it tells.
+        options = ["training.report=false"]
+        # The recipe's own start is for who trains by it alone.
+        options += [f"{key}=null" for start in stage.start for key in _same_start(start)]
         for part in (self.config.every, stage.change, row.every, row.change.get(name, {})):
             options += _flat(part)
         if not stage.once:
             options.append(f"seed={seed}")
-        # The recipe's own start is for who trains by it alone.
-        options += [f"{key}=null" for key in stage.start if key not in starts]
-        for key in starts:
-            if key in ("start.backbone", "start.checkpoint"):
-                options.append(f"{key}_recipe=null")
+        _refuse_two_starts(options, starts, given_in)
+        options += [f"{key}=null" for start in starts for key in _same_start(start)]
 
         def loaded(values: Mapping[str, str], output: str) -> RunConfig:
             own = [f"{key}={json.dumps(value)}" for key, value in values.items()]
@@ -144,31 +147,46 @@ class Plan:
                 stage.recipe, [*options, *own, f"output={json.dumps(output)}"], given_in=given_in
             )
 
-        described = lasting(
-            loaded({key: _called(run) for key, run in starts.items()}, "").model_dump(mode="json")
-        )
-        digest = f"{name} {_digest(described)}"
-        if digest in known:
-            return known[digest]
+        identity = loaded({key: f"{run.stage} {run.digest}" for key, run in starts.items()}, "")
+        digest = _digest(lasting(identity.model_dump(mode="json", exclude_defaults=True)))
+        if f"{name} {digest}" in known:
+            return known[f"{name} {digest}"]
         place = _SHARED if stage.once else f"{row.name}/seed-{seed}"
         path = f"{place}/{name}"
-        if any(run.name == path for run in self.runs):
+        while any(run.name == path for run in self.runs):
             path = f"{path}-{row.name}"
         folder = Path(self.config.output) / path
         config = loaded({key: _result(key, run) for key, run in starts.items()}, str(folder))
-        made = Run(name, path, config, described, list(starts.values()))
-        known[digest] = made
+        described = lasting(identity.model_dump(mode="json"))
+        made = Run(name, path, config, described, digest, list(starts.values()))
+        known[f"{name} {digest}"] = made
         self.runs.append(made)
         return made
 
     def _starts(self, row: RowConfig, stage: StageConfig) -> dict[str, str]:
-        found: dict[str, str] = {}
+        own: dict[str, str] = {}
+        inherited: dict[str, str] = {}
         for key, parent in stage.start.items():
             if parent in row.leave_out:
-                found.update(self._starts(row, self.config.stages[parent]))
+                inherited.update(self._starts(row, self.config.stages[parent]))
             else:
-                found[key] = parent
-        return found
+                own[key] = parent
+        return {**inherited, **own}
+
+
+def _same_start(key: str) -> list[str]:
+    """The options that say what `key` says: it, and the recipe that would train it first."""
+    return [key, f"{key}_recipe"] if key in ("start.backbone", "start.checkpoint") else [key]
+
+
+def _refuse_two_starts(options: Sequence[str], starts: Mapping[str, Run], given_in: str) -> None:
+    last = dict(text.split("=", 1) for text in options)
+    for key, run in starts.items():
+        if last.get(key, "null") != "null":
+            raise UserError(
+                f"{given_in} has {key} = {last[key]}, and starts from the stage {run.stage!r} too; leave out"
+                " one of them"
+            )
 
 
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
@@ -181,11 +199,6 @@ def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
 
 def _digest(described: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def _called(run: Run) -> str:
-    """What a run is called where another one starts from it, whatever folder it lies in."""
-    return f"{run.stage} {_digest(run.described)}"
 
 
 def _result(key: str, run: Run) -> str:

@@ -177,6 +177,12 @@ def _check_names(config: AblationConfig, origin: str) -> None:
     for name, stage in config.stages.items():
         _known(stage.start.values(), earlier, f"{origin}: the stage {name!r} starts from", "an earlier stage")
         earlier.append(name)
+        several = next((one for one in stage.start.values() if not config.stages[one].once), None)
+        if stage.once and several is not None:
+            raise UserError(
+                f"{origin}: the stage {name!r} is trained once for all seeds and starts from {several!r},"
+                f" which is not; make {several!r} once too, or {name!r} not"
+            )
     for row in config.rows:
         _known([*row.leave_out, *row.change], stages, f"{origin}: the row {row.name!r} names", "a stage")
         _known(row.paper, config.figures, f"{origin}: the row {row.name!r} names", "a figure")

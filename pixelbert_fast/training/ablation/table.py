@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 from pixelbert_fast.training.ablation.comparing import Spread, Values, difference, spread
 from pixelbert_fast.training.ablation.readings import Reading, Verdict, judged
 from pixelbert_fast.training.ablation.recipe import AblationConfig
+from pixelbert_fast.training.provenance import differences
 
 
-def document(config: AblationConfig, values: Values, made_by: dict[str, Any]) -> dict[str, Any]:
-    """Everything as plain numbers, JSON-able."""
+def document(
+    config: AblationConfig,
+    values: Values,
+    made_by: dict[str, Any],
+    runs_by: Sequence[Mapping[str, Any]] = (),
+) -> dict[str, Any]:
+    """Everything as plain numbers, JSON-able.
+
+    Args:
+        made_by: of this table.
+        runs_by: of the runs, see `records.runs_made_by`.
+    """
     rows = [
         {
             "name": row.name,
@@ -49,12 +60,16 @@ def document(config: AblationConfig, values: Values, made_by: dict[str, Any]) ->
         "differences": pairs,
         "readings": readings,
         "made_by": made_by,
+        "runs_made_by": list(runs_by),
         "config": config.model_dump(mode="json"),
     }
 
 
-def markdown(config: AblationConfig, values: Values) -> str:
-    """The table, which differences count, and what becomes of the readings."""
+def markdown(config: AblationConfig, values: Values, runs_by: Sequence[Mapping[str, Any]] = ()) -> str:
+    """The table, which differences count, and what becomes of the readings.
+
+    runs_by: see `records.runs_made_by`; runs of different versions are told of.
+    """
     names = list(config.figures)
     paper = any(row.paper for row in config.rows)
     heads = [f"{_label(config, name)}{' (paper)' if paper else ''}" for name in names]
@@ -70,6 +85,8 @@ def markdown(config: AblationConfig, values: Values) -> str:
             cells.append(told + theirs)
         lines.append(f"| {_cell(row.title)} | {' | '.join(cells)} |")
     lines += ["", *_notes(config, names), ""]
+    if len(runs_by) > 1:
+        lines += [_mixed(runs_by), ""]
     lines += _differences(config, values, names)
     readings = judged(config, values)
     if readings:
@@ -145,8 +162,24 @@ def _notes(config: AblationConfig, names: Sequence[str]) -> list[str]:
     return [note + (f" Chance: {', '.join(chances)}." if chances else "")]
 
 
+def _mixed(runs_by: Sequence[Mapping[str, Any]]) -> str:
+    most, *others = runs_by
+    told = [f"{one['runs']} with {', '.join(differences(most, one))}" for one in others]
+    told = [one.replace(", now ", " -> ") for one in told]
+    return (
+        f"**The runs are not of one version**: {most['runs']} are alike, {'; '.join(told)}. Rows that differ"
+        " in it differ in more than the table says."
+    )
+
+
 def _complete(config: AblationConfig, values: Values) -> bool:
-    counted = [len(values[row.name][name]) for row in config.rows for name in config.figures]
+    """Whether every row has every seed of the figures whose stage it does not leave out."""
+    counted = [
+        len(values[row.name][name])
+        for row in config.rows
+        for name, figure in config.figures.items()
+        if figure.stage not in row.leave_out
+    ]
     return all(count == len(config.seeds) for count in counted)
 
 

@@ -4,26 +4,24 @@ from __future__ import annotations
 
 import fcntl
 import gc
-import json
+import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from tqdm import tqdm
 from transformers.utils import logging as transformers_logging
 
 from pixelbert_fast.errors import RunError, UserError
 from pixelbert_fast.training.ablation.plan import Plan, Run
 from pixelbert_fast.training.ablation.progress import Overall
-from pixelbert_fast.training.config import RunConfig
-from pixelbert_fast.training.durable import write_bytes, write_json
-from pixelbert_fast.training.folder import first_difference, lasting
+from pixelbert_fast.training.ablation.records import check_record, write_record
 from pixelbert_fast.training.logs import bars_go_to
 from pixelbert_fast.training.ranks import Ranks
-from pixelbert_fast.training.recipes import as_yaml
+from pixelbert_fast.training.reporting import Reporter
 from pixelbert_fast.training.run import prepare_data, run
 
-_RECORD = "ablation-run.json"
 _WAIT = 2.0
 
 
@@ -36,23 +34,16 @@ def check(plan: Plan) -> None:
     if output.exists() and not output.is_dir():
         raise UserError(f"the output {output} is a file; choose another output=FOLDER")
     for one in plan.runs:
-        found = _record(one)
-        if found is None:
-            if one.folder.has_trained():
-                raise UserError(
-                    f"{one.folder.path} holds a run that no ablation made; choose another output=FOLDER"
-                )
-            continue
-        difference = first_difference(found, one.described)
-        if difference is not None and one.folder.has_trained():
-            key, there, here = difference
-            raise UserError(
-                f"{one.folder.path} holds a run with {key} = {there!r}, and now it is {here!r}; choose"
-                " another output=FOLDER, or remove that folder and those of the runs that start from it"
-            )
+        check_record(one)
 
 
-def train(runs: Sequence[Run], output: str, finished: Callable[[Run], None]) -> None:
+def train(
+    runs: Sequence[Run],
+    output: str,
+    finished: Callable[[Run], None],
+    *,
+    reporter: Reporter | None = None,
+) -> None:
     """Finish all `runs`, those that are not: each in its own folder, going on where it was stopped.
 
     Runs that another process is at work on are left to it, and waited for.
@@ -60,9 +51,11 @@ def train(runs: Sequence[Run], output: str, finished: Callable[[Run], None]) -> 
     Args:
         runs: with all they start from.
         finished: called after each run of this process.
+        reporter: writes the page about a run whose `training.report` asks for one.
 
     Raises:
-        UserError, RunError: of a run, named.
+        UserError: of a run, named.
+        RunError: of the first run that failed, named; what does not start from one is finished by then.
         loop.Stopped: a signal asked for it; the same call goes on.
     """
     locks = Path(output) / "locks"
@@ -73,8 +66,9 @@ def train(runs: Sequence[Run], output: str, finished: Callable[[Run], None]) -> 
             f"the output {output} cannot be written ({error.strerror}); choose another output=FOLDER"
         ) from None
     _build(runs, locks)
+    failed: dict[int, RunError] = {}
     with Overall(runs) as shown, bars_go_to(shown.moved), _without_other_bars():
-        while left := [one for one in runs if not one.finished]:
+        while left := [one for one in runs if not (one.finished or _hopeless(one, failed))]:
             ours = next(_ours(left, locks), None)
             if ours is None:
                 shown.begin(None)
@@ -84,11 +78,26 @@ def train(runs: Sequence[Run], output: str, finished: Callable[[Run], None]) -> 
             try:
                 if not one.finished:
                     shown.begin(one)
-                    _train(one)
+                    _train(one, reporter)
                     finished(one)
+            except RunError as error:
+                if one.finished:
+                    raise  # not the run, but what came after it
+                failed[id(one)] = error
+                tqdm.write(f"{error}; going on with what does not start from it", file=sys.stderr)
             finally:
                 lock.close()
         shown.begin(None)
+    for one in runs:
+        check_record(one)
+    if failed:
+        first, *others = failed.values()
+        raise RunError(f"{first}{f'; {len(others)} more failed' if others else ''}") from first
+
+
+def _hopeless(one: Run, failed: Collection[int]) -> bool:
+    """Whether it, or what it starts from, has failed."""
+    return id(one) in failed or any(_hopeless(parent, failed) for parent in one.parents)
 
 
 @contextmanager
@@ -111,34 +120,22 @@ def _ours(left: Sequence[Run], locks: Path) -> Iterator[tuple[Run, object]]:
                 yield one, lock
 
 
-def _train(one: Run) -> None:
-    folder = one.folder.path
-    folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / _RECORD, {"users": one.users, "stage": one.stage, "described": one.described})
-    write_bytes(folder / "recipe.yaml", as_yaml(one.config).encode())
+def _train(one: Run, reporter: Reporter | None) -> None:
+    # Since it was looked at first, a process with another configuration may have been at work here.
+    for each in (*one.parents, one):
+        check_record(each)
     try:
-        run(one.config, Ranks(), "plain")
+        write_record(one)
+        run(one.config, Ranks(), "plain", reporter=reporter)
     except UserError as error:
         raise UserError(f"{one.name}: {error}") from error
     except RunError as error:
         raise RunError(f"{one.name}: {error}") from error
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise RunError(f"{one.name}: {reason}; put that right, the same command goes on") from error
     finally:
         gc.collect()  # the next one's model and images come to where these were
-
-
-def _record(one: Run) -> dict | None:
-    file = one.folder.path / _RECORD
-    if not file.is_file():
-        return None
-    try:
-        found = json.loads(file.read_text(encoding="utf-8"))["described"]
-    except (ValueError, KeyError, TypeError):
-        raise UserError(f"{file} is damaged; remove the folder {one.folder.path}") from None
-    try:
-        # Options that came after that run was made have the values it was made with: their defaults.
-        return lasting(RunConfig.model_validate(found).model_dump(mode="json"))
-    except ValueError:
-        return found
 
 
 def _build(runs: Sequence[Run], locks: Path) -> None:
@@ -152,13 +149,23 @@ def _build(runs: Sequence[Run], locks: Path) -> None:
 
 
 def _locked(path: Path):
-    """The open file that holds the lock until it is closed or the process ends; None: another has it."""
-    file = open(path, "w", encoding="utf-8")  # noqa: SIM115 - closed by whoever holds the lock
+    """The open file that holds the lock until it is closed or the process ends; None: another has it.
+
+    Raises UserError where there can be no lock: to wait for one would be to wait for ever.
+    """
+    file = None
     try:
+        file = open(path, "w", encoding="utf-8")  # noqa: SIM115 - closed by whoever holds the lock
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+    except BlockingIOError:
         file.close()
         return None
+    except OSError as error:
+        if file is not None:
+            file.close()
+        raise UserError(
+            f"{path} cannot be locked ({error.strerror}); choose an output=FOLDER whose file system can"
+        ) from None
     return file
 
 
