@@ -124,6 +124,25 @@ def test_every_quantity_of_the_log_has_its_curve(tmp_path: Path) -> None:
     assert "MFU" not in page
 
 
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), None])
+def test_one_value_that_is_no_number_changes_no_chart(tmp_path: Path, bad: float | None) -> None:
+    folder = run_folder(tmp_path / "run")
+    log = folder / "log.jsonl"
+    records = [json.loads(line) for line in log.read_text().splitlines()]
+    # The first, which min() and max() would keep, as they compare everything with it.
+    records[0] |= {"itm_accuracy": bad, "loss": bad, "mlm_loss": bad}
+    next(one for one in reversed(records) if one["kind"] == "train")["loss"] = 1e-3
+    log.write_text("".join(json.dumps(one) + "\n" for one in records))
+
+    def chart(page: str, title: str) -> tuple[list[str], str]:
+        (found,) = re.findall(rf"<figcaption>{title}</figcaption>.*?</figure>", page, re.DOTALL)
+        return re.findall('data-name="([^"]+)"', found), found.split('data-scale="')[1].split('"')[0]
+
+    page = page_of(folder)
+    assert chart(page, "Loss") == (["all", "masked words (MLM)"], "log")
+    assert chart(page, "Accuracy while training") == (["matching accuracy"], "linear")
+
+
 def test_several_runs_are_compared(tmp_path: Path) -> None:
     folders = [
         run_folder(tmp_path / "one"),
