@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -95,3 +96,20 @@ def test_examples_in_a_place_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     result = CliRunner().invoke(app, ["examples", str(tmp_path / "file")])
     assert isinstance(result.exception, UserError) and "give another folder" in str(result.exception)
+
+
+def test_examples_replace_no_picture_of_someones_own(tmp_path: Path) -> None:
+    (tmp_path / "3.jpg").write_bytes(b"mine")
+    result = CliRunner().invoke(app, ["examples", str(tmp_path)])
+    assert isinstance(result.exception, UserError) and "3.jpg is another file" in str(result.exception)
+    assert [file.name for file in tmp_path.iterdir()] == ["3.jpg"]
+    assert (tmp_path / "3.jpg").read_bytes() == b"mine"
+
+
+def test_the_commands_of_examples_can_be_pasted_whatever_the_folder(tmp_path: Path) -> None:
+    folder = tmp_path / "it's $mine"
+    printed = run("examples", str(folder)), run("examples", str(folder))
+    assert printed[0] == printed[1]
+    for command in re.findall(r"^  pixelbert (.+)$", printed[0], re.MULTILINE):
+        (path,) = (word for word in shlex.split(command) if "mine" in word)
+        assert Path(path).exists()
