@@ -128,7 +128,10 @@ def test_what_cannot_be_done_is_told_in_a_sentence(checkpoint, image, tmp_path, 
     assert "there is no checkpoint at" in fails(capsys, line(checkpoint=tmp_path))
     assert "is a folder" in fails(capsys, line("--out", str(tmp_path)))
     assert "is a file" in fails(capsys, line("--png", str(image)))
-    assert "cannot be written" in fails(capsys, line("--out", str(image / "page.html")))
+    assert "page.html cannot be written" in fails(capsys, line("--out", str(image / "page.html")))
+    (tmp_path / "full").symlink_to("/dev/full")
+    assert "full cannot be written (No space left" in fails(capsys, line("--out", str(tmp_path / "full")))
+    assert "is no text" in fails(capsys, line(caption="a red \udcff star"))
     assert "--device nowhere cannot be used here" in fails(capsys, line("--device", "nowhere"))
     assert not (tmp_path / "page.html").exists()
 
