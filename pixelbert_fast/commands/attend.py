@@ -98,9 +98,7 @@ def _figures(folder: Path, maps: Sequence[AttentionMaps], image: Path, chosen: d
             folder.mkdir(parents=True, exist_ok=True)
             figure.save(files[-1])
         except OSError as error:
-            raise UserError(
-                f"{files[-1]} cannot be written ({error.strerror}); give another place"
-            ) from None
+            raise UserError(f"{files[-1]} cannot be written ({error.strerror}); give another place") from None
     return files
 
 
