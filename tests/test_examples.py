@@ -148,6 +148,23 @@ def test_what_guessing_by_the_question_gives(tmp_path: Path) -> None:
     assert guesses(built, "test") == {}
 
 
+def test_of_answers_by_several_people_only_the_first_are_read() -> None:
+    class Split:
+        column_names = ("questions", "raw_answers")
+
+        def select_columns(self, names: list[str]):
+            assert names == ["raw_answers"]
+            yield {"raw_answers": [["yes"]]}
+            yield {"raw_answers": [["yes"], ["no", "yes"]]}
+            pytest.fail("more was read than is needed")
+
+    class Built:
+        def split(self, _: str) -> Split:
+            return Split()
+
+    assert guesses(Built(), "val") == {}
+
+
 def test_statements(tmp_path: Path) -> None:
     built = open_set(toy_pairs.build(tmp_path / "set"))
     task = make_task(toy_pairs.config(tmp_path / "set"))
