@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import re
 import shlex
 from pathlib import Path
@@ -12,10 +13,13 @@ import torch
 from safetensors import safe_open
 from typer.testing import CliRunner
 
+import pixelbert_fast
 from pixelbert_fast import PixelBertForPreTraining, PixelBertProcessor, pretrained
 from pixelbert_fast.cli import app
 from pixelbert_fast.errors import UserError
 from pixelbert_fast.tasks.pretraining.match import match
+from pixelbert_fast.tasks.saved_model import open_saved
+from pixelbert_fast.training.recipes import load_config
 
 SHIPPED_BYTES = 6_000_000
 
@@ -50,6 +54,30 @@ def test_a_model_has_its_card_and_wide_weights_in_bfloat16(name: str) -> None:
     for key, weight in kinds.items():
         if weight.is_floating_point():
             assert weight.dtype == (torch.bfloat16 if weight.ndim > 1 else torch.float32), key
+
+
+@pytest.mark.parametrize("name", pretrained.NAMES)
+def test_a_card_says_what_is_true_of_the_files(name: str) -> None:
+    folder = pretrained.folder(name)
+    own = {file.name: file.stat().st_size for file in folder.iterdir() if file.name != "README.md"}
+    tokenizer = {"tokenizer.json", "tokenizer_config.json"}
+    assert own.keys() == {"config.json", "model.safetensors", "processor_config.json", *tokenizer}
+    card = " ".join((folder / "README.md").read_text(encoding="utf-8").split())
+    model, _, missing = open_saved(folder, getattr(pixelbert_fast, architecture(folder)))
+    assert not missing
+    (size, millions), (recipe,) = (
+        re.search(pattern, card).groups()
+        for pattern in (r"\(([\d.]+) MB; ([\d.]+) million", r"`pixelbert train --config ([^`]+)`")
+    )
+    assert float(size) == pytest.approx(sum(own.values()) / 1e6, abs=0.051)
+    assert float(millions) == pytest.approx(sum(one.numel() for one in model.parameters()) / 1e6, abs=0.0051)
+    config = load_config(*recipe.split()[:1], recipe.split()[1:])
+    assert config.task == {"scenes": "pretrain", "scenes-vqa": "vqa"}[name]
+    assert config.model.preset == "tiny" and "preset `tiny`" in card
+
+
+def architecture(folder: Path) -> str:
+    return json.loads((folder / "config.json").read_text(encoding="utf-8"))["architectures"][0]
 
 
 def test_from_pretrained_computes_in_float32() -> None:
