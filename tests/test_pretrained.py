@@ -117,7 +117,11 @@ def test_commands_work_before_any_training(tmp_path: Path, monkeypatch: pytest.M
             assert said.split()[0] == told()[0]["answer"]
         if words[0] == "search":
             assert told()[0]["picture"] in "\n".join(said.splitlines()[:3])
-    assert Path("attention.html").is_file() and Path("found.html").is_file()
+    for page in ("attention.html", "found.html"):
+        # A page may be sent to others, whom the folders of this machine are no concern of.
+        text = Path(page).read_text(encoding="utf-8")
+        assert "by the package&#x27;s small model &#x27;scenes&#x27;" in text
+        assert str(pretrained.folder().parent) not in text
 
 
 def test_examples_in_a_place_that_cannot_be_written(tmp_path: Path) -> None:

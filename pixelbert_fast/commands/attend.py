@@ -11,7 +11,7 @@ import typer
 from pixelbert_fast.errors import UserError
 from pixelbert_fast.pretrained import SCENES
 
-from .showing import chosen_checkpoint, chosen_device, table
+from .showing import checkpoint_name, chosen_checkpoint, chosen_device, table
 
 if TYPE_CHECKING:
     from pixelbert_fast.tasks.attending import AttentionMaps
@@ -61,7 +61,8 @@ def attend(
         "rollout": rollout,
     }
     maps = attention_maps_of_texts(model, image, captions, processor=processor, rollout=True)
-    page = attention_page(maps, image, about=[f"{image.name}, read by {checkpoint}"], **chosen)
+    about = [f"{image.name}, read by {checkpoint_name(checkpoint)}"]
+    page = attention_page(maps, image, about=about, **chosen)
     write_page(out, page)
     figures = [] if png is None else _figures(png, maps, image, chosen)
     for one in maps:

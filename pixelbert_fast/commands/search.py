@@ -13,7 +13,7 @@ from pixelbert_fast.errors import UserError
 from pixelbert_fast.pretrained import SCENES
 
 from .report import write_page
-from .showing import chosen_checkpoint, chosen_device, progress_bar
+from .showing import checkpoint_name, chosen_checkpoint, chosen_device, progress_bar
 
 
 def search(
@@ -65,7 +65,8 @@ def search(
         )
     _show(found[:top], unread, as_json)
     if out is not None:
-        about = [f"{len(found):,} images of {directory}, the best {min(top, len(found))}, by {checkpoint}"]
+        by = checkpoint_name(checkpoint)
+        about = [f"{len(found):,} images of {directory}, the best {min(top, len(found))}, by {by}"]
         write_page(out, _page(text, found[:top], content, checkpoint, about))
         typer.echo(str(out), err=as_json)
 
