@@ -12,6 +12,7 @@ import argparse
 import json
 import shutil
 import sys
+import textwrap
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -19,6 +20,7 @@ sys.path.insert(0, str(ROOT))
 
 PRETRAINED = ROOT / "pixelbert_fast" / "pretrained"
 PICTURES = 9
+_CARD = "README.md"
 
 CARD = """---
 license: apache-2.0
@@ -27,16 +29,11 @@ tags: [pixel-bert, vision-language]
 ---
 # pixelbert_fast: {name}
 
-{what}
-It is small enough to come with the package ({megabytes:.1f} MB; {parameters:.2f} million parameters, preset
-`tiny`), and there to try the commands on before any training. **It knows rendered scenes and nothing
-else**: one to four coloured shapes on a plain, graded or noisy ground, 96 x 96 px, in the words of their
-captions (`pixelbert data build scenes`; docs/data-scenes.md). Of photographs it says nothing of use.
+{about}
 
-Training: `pixelbert train --config {recipe}`, from rendered images alone, no third-party data.
-{steps:,} steps, {minutes:.0f} minutes of one CPU core, with torch {torch}.
+{training}
 
-Held-out scenes, before rounding to bfloat16 (`metrics.json` of the run):
+{held_out}
 
 | | {splits} |
 |---|{bars}|
@@ -45,6 +42,18 @@ Held-out scenes, before rounding to bfloat16 (`metrics.json` of the run):
 Weights: bfloat16, but float32 where they have one dimension. Licence: Apache-2.0, as the package.
 """
 
+ABOUT = (
+    "{what} It is small enough to come with the package ({megabytes:.1f} MB; {parameters:.2f} million "
+    "parameters, preset `tiny`), and there to try the commands on before any training. **It knows rendered "
+    "scenes and nothing else**: one to four coloured shapes on a plain, graded or noisy ground, 96 x 96 px, "
+    "in the words of their captions (`pixelbert data build scenes`; docs/data-scenes.md). Of photographs it "
+    "says nothing of use."
+)
+TRAINING = (
+    "Training: `pixelbert train --config {recipe}`, from rendered images alone, no third-party data. "
+    "{steps:,} steps, {minutes:.0f} minutes of one CPU core{start}; torch {torch}."
+)
+HELD_OUT = "Held-out scenes{images}, before rounding to bfloat16 (`metrics.json` of the run):"
 WHAT = {
     "PixelBertForPreTraining": "A Pixel-BERT pre-trained by masked words and image-text matching.",
     "PixelBertForVisualQuestionAnswering": "A Pixel-BERT fine-tuned to answer questions (32 answers).",
@@ -70,7 +79,7 @@ def main() -> None:
     target = PRETRAINED / given.name
     target.mkdir(parents=True, exist_ok=True)
     parameters = _weights(given.run / "checkpoint", target)
-    (target / "README.md").write_text(_card(given, target, parameters), encoding="utf-8")
+    (target / _CARD).write_text(_card(given, target, parameters), encoding="utf-8")
     if given.pictures:
         _pictures(given.pictures)
 
@@ -107,19 +116,39 @@ def _card(given: argparse.Namespace, target: Path, parameters: int) -> str:
             shares = " | ".join(f"{100 * metrics['metrics'][split][key]:.1f} %" for split in splits)
             rows.append(f"| {title} | {shares} |")
     (architecture,) = json.loads((target / "config.json").read_text(encoding="utf-8"))["architectures"]
+    config = metrics["config"]
+    images = config["evaluation"]["images"]
+    paragraphs = {
+        "about": ABOUT.format(
+            what=WHAT[architecture],
+            megabytes=sum(file.stat().st_size for file in target.iterdir() if file.name != _CARD) / 1e6,
+            parameters=parameters / 1e6,
+        ),
+        "training": TRAINING.format(
+            recipe=given.recipe,
+            steps=last["step"],
+            minutes=last["seconds"] / 60,
+            start=_start(config["start"], metrics["start_seconds"]),
+            torch=metrics["versions"]["torch"],
+        ),
+        "held_out": HELD_OUT.format(images=f" ({images:,} of each split)" if images else ""),
+    }
     return CARD.format(
         name=given.name,
-        what=WHAT[architecture],
-        recipe=given.recipe,
-        megabytes=sum(file.stat().st_size for file in target.iterdir()) / 1e6,
-        parameters=parameters / 1e6,
-        steps=last["step"],
-        minutes=last["seconds"] / 60,
-        torch=metrics["versions"]["torch"],
         splits=" | ".join(splits),
         bars="|".join("---" for _ in splits),
         rows="\n".join(rows),
+        **{name: textwrap.fill(text, 118, break_on_hyphens=False) for name, text in paragraphs.items()},
     )
+
+
+def _start(start: dict, seconds: float) -> str:
+    """What the run began with, in words."""
+    if start["checkpoint"]:
+        return f" after those of `{start['checkpoint']}`, from which it starts"
+    if start["checkpoint_recipe"]:
+        return f", and {seconds / 60:.0f} before them for the recipe `{start['checkpoint_recipe']}`"
+    return ""
 
 
 def _pictures(directory: Path) -> None:

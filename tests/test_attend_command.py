@@ -128,7 +128,10 @@ def test_what_cannot_be_done_is_told_in_a_sentence(checkpoint, image, tmp_path, 
     assert "there is no checkpoint at" in fails(capsys, line(checkpoint=tmp_path))
     assert "is a folder" in fails(capsys, line("--out", str(tmp_path)))
     assert "is a file" in fails(capsys, line("--png", str(image)))
-    assert "cannot be written" in fails(capsys, line("--out", str(image / "page.html")))
+    assert "page.html cannot be written" in fails(capsys, line("--out", str(image / "page.html")))
+    (tmp_path / "full").symlink_to("/dev/full")
+    assert "full cannot be written (No space left" in fails(capsys, line("--out", str(tmp_path / "full")))
+    assert "is no text" in fails(capsys, line(caption="a red \udcff star"))
     assert "--device nowhere cannot be used here" in fails(capsys, line("--device", "nowhere"))
     assert not (tmp_path / "page.html").exists()
 
@@ -156,3 +159,20 @@ def test_the_guides_python_runs_as_it_stands(image, tmp_path, monkeypatch):
     assert (tmp_path / "figure.png").stat().st_size and "<canvas" in (tmp_path / "page.html").read_text(
         "utf-8"
     )
+
+
+# What a camera stores: the inverse of what EXIF's orientation asks for.
+@pytest.mark.parametrize(
+    ("orientation", "stored"),
+    [(2, "FLIP_LEFT_RIGHT"), (6, "ROTATE_90"), (7, "TRANSVERSE"), (8, "ROTATE_270")],
+)
+def test_a_turned_image_is_shown_as_the_model_reads_it(orientation, stored, checkpoint, image, tmp_path):
+    file, exif = tmp_path / "turned.png", Image.Exif()
+    exif[0x0112] = orientation
+    with Image.open(image) as upright:
+        upright.transpose(Image.Transpose[stored]).save(file, exif=exif)
+    (straight,), (turned,) = (computed(checkpoint, one, ["a red star"]) for one in (image, file))
+    np.testing.assert_array_equal(turned.maps, straight.maps)
+    assert attention_page([turned], file) == attention_page([straight], image)
+    figures = [np.asarray(draw(straight, one)) for one in (image, file)]
+    np.testing.assert_array_equal(*figures)

@@ -100,6 +100,16 @@ def test_rows_titles_and_long_words():
         assert (pixels[:, -12:] == 255).all(), "nothing is written into the margin"
 
 
+def test_a_narrow_image_makes_no_endless_figure():
+    narrow = np.zeros((5000, 20, 3), np.uint8)
+    narrow[:2500] = 255
+    figure = np.asarray(draw(MAPS, narrow, words=[0], panel=64))
+    assert figure.shape[0] < 4 * 64 + 150 and figure.shape[1] == 2 * (64 + 12) + 12
+    # The first picture, one pixel wide: its upper half is white as the sheet, the lower one is not.
+    column = figure[-(4 * 64 + 12) : -12, 12].mean(axis=1)
+    assert column[0] > 200 and column[-1] < 50 and abs(int((column > 128).sum()) - 128) <= 2
+
+
 def test_maps_of_nothing_are_drawn_dark():
     nothing = maps_of("red star", maps=np.zeros((LAYERS, HEADS, 2, *GRID), np.float32))
     word = panels(draw(nothing, IMAGE, opacity=1, panel=140), 3, 140)[1]

@@ -145,6 +145,12 @@ def test_a_log_chart_leaves_out_what_has_no_logarithm() -> None:
     assert len(corners(path(lines(figure)[0]))) == 2
 
 
+def test_a_log_chart_of_zeros_shows_them() -> None:
+    figure = line_chart([Series("frozen", [0, 1, 2], [0.0, 0.0, None])], title="t", log=True)
+    assert plot(figure).get("data-scale") == "linear"
+    assert len(corners(path(lines(figure)[0]))) == 2
+
+
 def test_series_differ_in_more_than_colour() -> None:
     figure = line_chart([Series(str(n), [0, 1], [n, n + 1]) for n in range(STYLES)], title="t")
     shapes = set()

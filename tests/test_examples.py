@@ -19,6 +19,7 @@ from pixelbert_fast.data.vocabulary import train_wordpiece
 from pixelbert_fast.errors import UserError
 from pixelbert_fast.tasks import checkpoint_examples, make_task
 from pixelbert_fast.tasks.examples import BLANK, ExampleRequest, content_words, gathered
+from pixelbert_fast.tasks.retrieval.examples import _ordinal
 from pixelbert_fast.tasks.vqa.examples import guesses
 from tests import toy_pairs, vqa_sets
 from tests.test_report_page import example
@@ -148,6 +149,23 @@ def test_what_guessing_by_the_question_gives(tmp_path: Path) -> None:
     assert guesses(built, "test") == {}
 
 
+def test_of_answers_by_several_people_only_the_first_are_read() -> None:
+    class Split:
+        column_names = ("questions", "raw_answers")
+
+        def select_columns(self, names: list[str]):
+            assert names == ["raw_answers"]
+            yield {"raw_answers": [["yes"]]}
+            yield {"raw_answers": [["yes"], ["no", "yes"]]}
+            pytest.fail("more was read than is needed")
+
+    class Built:
+        def split(self, _: str) -> Split:
+            return Split()
+
+    assert guesses(Built(), "val") == {}
+
+
 def test_statements(tmp_path: Path) -> None:
     built = open_set(toy_pairs.build(tmp_path / "set"))
     task = make_task(toy_pairs.config(tmp_path / "set"))
@@ -177,6 +195,20 @@ def test_the_surest_mistakes_are_kept() -> None:
 
 def test_words_of_a_set_that_lists_none() -> None:
     assert content_words(["There is a RED star in the picture", "2 dogs"]) == {"red", "star", "dogs"}
+
+
+def test_places_are_said_as_english_has_them() -> None:
+    numbers = {
+        1: "first",
+        3: "third",
+        4: "4th",
+        11: "11th",
+        13: "13th",
+        21: "21st",
+        112: "112th",
+        122: "122nd",
+    }
+    assert {number: _ordinal(number) for number in numbers} == numbers
 
 
 def test_a_task_without_examples_is_said() -> None:

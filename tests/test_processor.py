@@ -116,6 +116,11 @@ def test_what_is_no_text_is_refused(processor, text):
         processor(text=text)
 
 
+def test_half_a_character_is_refused(processor):
+    with pytest.raises(UserError, match=r"text\[1\] is no text, as UTF-8 has no place for its '\\udcff'"):
+        processor(text=["a star", "a \udcff star"])
+
+
 def test_images_and_texts_together(processor):
     batch = processor(images=picture(32, 32), text=["a red circle", "a square"])
     assert set(batch) == {"input_ids", "attention_mask", "pixel_values", "pixel_size"}

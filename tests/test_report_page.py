@@ -14,6 +14,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from pixelbert_fast import cli
+from pixelbert_fast.commands.report import report_run
 from pixelbert_fast.tasks.examples import Example, Group, Picture, WordMap
 from pixelbert_fast.visualize.report.evaluation import evaluation_page
 from pixelbert_fast.visualize.report.page import Material, report_page
@@ -124,6 +125,25 @@ def test_every_quantity_of_the_log_has_its_curve(tmp_path: Path) -> None:
     assert "MFU" not in page
 
 
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), None])
+def test_one_value_that_is_no_number_changes_no_chart(tmp_path: Path, bad: float | None) -> None:
+    folder = run_folder(tmp_path / "run")
+    log = folder / "log.jsonl"
+    records = [json.loads(line) for line in log.read_text().splitlines()]
+    # The first, which min() and max() would keep, as they compare everything with it.
+    records[0] |= {"itm_accuracy": bad, "loss": bad, "mlm_loss": bad}
+    next(one for one in reversed(records) if one["kind"] == "train")["loss"] = 1e-3
+    log.write_text("".join(json.dumps(one) + "\n" for one in records))
+
+    def chart(page: str, title: str) -> tuple[list[str], str]:
+        (found,) = re.findall(rf"<figcaption>{title}</figcaption>.*?</figure>", page, re.DOTALL)
+        return re.findall('data-name="([^"]+)"', found), found.split('data-scale="')[1].split('"')[0]
+
+    page = page_of(folder)
+    assert chart(page, "Loss") == (["all", "masked words (MLM)"], "log")
+    assert chart(page, "Accuracy while training") == (["matching accuracy"], "linear")
+
+
 def test_several_runs_are_compared(tmp_path: Path) -> None:
     folders = [
         run_folder(tmp_path / "one"),
@@ -152,6 +172,19 @@ def test_the_command_writes_into_the_run_and_says_why_there_are_no_examples(tmp_
     page = (folder / "report.html").read_text(encoding="utf-8")
     assert f"There are none: there is no data set at {tmp_path / 'gone'}" in page
     assert "directory: " in page and "With every default" in page
+
+
+def test_a_full_disk_for_temporary_files_costs_the_examples_alone(tmp_path: Path, monkeypatch) -> None:
+    folder = run_folder(tmp_path / "run", finished=False)
+
+    def full(**_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("tempfile.TemporaryDirectory", full)
+    report_run(folder, examples=True)  # as a training does, which needs no room
+    assert "There are none: there is no data set" in (folder / "report.html").read_text(encoding="utf-8")
+    assert CliRunner().invoke(cli.app, ["report", str(folder)]).exit_code == 0
+    assert "There are none: [Errno 28] No space left" in (folder / "report.html").read_text(encoding="utf-8")
 
 
 def test_mistakes_of_the_command_are_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

@@ -65,6 +65,20 @@ def test_the_text_only_twin_is_found_beside_a_run(tmp_path: Path) -> None:
     assert text_only_twin(found) is None
 
 
+@pytest.mark.parametrize(
+    "content", [{"config": "train.yaml"}, {"config": ["a"]}, {"config": {"start": "now", "data": 3}}]
+)
+def test_another_programs_run_beside_is_passed_over(tmp_path: Path, content: dict) -> None:
+    run = read_run(run_folder(tmp_path / "run", steps=1))
+    other = tmp_path / "another"
+    other.mkdir()
+    (other / "run.json").write_text(json.dumps(content))
+    (other / "metrics.json").write_text("{}")
+    assert text_only_twin(run) is None
+    with pytest.raises(UserError, match="no run in"):
+        read_run(other)
+
+
 def test_figures_stand_beside_what_guessing_gives() -> None:
     found = {row.name: row for row in rows("pretrain", SPLIT)}
     assert (found["matching"].value, found["matching"].of, found["matching"].chance) == (0.9, 400, 0.5)

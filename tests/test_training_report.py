@@ -85,6 +85,17 @@ def test_a_run_that_fails_has_one_without_examples(toy) -> None:
     assert told.calls == [("run", False, False)]
 
 
+def test_a_run_that_is_quit_at_once_waits_for_none(toy) -> None:
+    def quit_at_once(call: int) -> None:
+        if call == 5:
+            raise KeyboardInterrupt
+
+    told = Told()
+    with pytest.raises(KeyboardInterrupt):
+        toy(reporter=told, on_loss=quit_at_once)
+    assert told.calls == []
+
+
 @pytest.mark.parametrize("error", [ValueError("no\nreport"), OSError(28, "No space left"), MemoryError()])
 def test_a_report_that_fails_is_one_sentence(toy, error, capsys: pytest.CaptureFixture) -> None:
     result = toy("evaluation.every_epochs=0", reporter=Told(error))

@@ -11,7 +11,7 @@ import typer
 from pixelbert_fast.errors import UserError
 from pixelbert_fast.pretrained import SCENES
 
-from .showing import chosen_checkpoint, chosen_device, table
+from .showing import checkpoint_name, chosen_checkpoint, chosen_device, table
 
 if TYPE_CHECKING:
     from pixelbert_fast.tasks.attending import AttentionMaps
@@ -44,8 +44,9 @@ def attend(
     device: Annotated[str | None, typer.Option(help="cpu or cuda; default: cuda where there is one.")] = None,
 ) -> None:
     from pixelbert_fast.tasks.attending import attention_maps_of_texts, load_any
-    from pixelbert_fast.tasks.whole_file import written_whole
     from pixelbert_fast.visualize.word_page import attention_page
+
+    from .report import write_page
 
     checkpoint = chosen_checkpoint(checkpoint, SCENES)
     if out.is_dir():
@@ -60,16 +61,10 @@ def attend(
         "rollout": rollout,
     }
     maps = attention_maps_of_texts(model, image, captions, processor=processor, rollout=True)
-    page = attention_page(maps, image, about=[f"{image.name}, read by {checkpoint}"], **chosen)
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with written_whole(out) as file:
-            file.write(page)
-        figures = [] if png is None else _figures(png, maps, image, chosen)
-    except OSError as error:
-        raise UserError(
-            f"{error.filename} cannot be written ({error.strerror}); give another place"
-        ) from None
+    about = [f"{image.name}, read by {checkpoint_name(checkpoint)}"]
+    page = attention_page(maps, image, about=about, **chosen)
+    write_page(out, page)
+    figures = [] if png is None else _figures(png, maps, image, chosen)
     for one in maps:
         typer.echo(one.text)
         typer.echo(table(_rows(one, chosen)))
@@ -96,11 +91,15 @@ def _numbered(name: str, given: str, count: int) -> int | None:
 def _figures(folder: Path, maps: Sequence[AttentionMaps], image: Path, chosen: dict) -> list[Path]:
     from pixelbert_fast.visualize.attention_figure import draw
 
-    folder.mkdir(parents=True, exist_ok=True)
     files = []
     for number, one in enumerate(maps, start=1):
         files.append(folder / (f"attention-{number}.png" if len(maps) > 1 else "attention.png"))
-        draw(one, image, **chosen).save(files[-1])
+        figure = draw(one, image, **chosen)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            figure.save(files[-1])
+        except OSError as error:
+            raise UserError(f"{files[-1]} cannot be written ({error.strerror}); give another place") from None
     return files
 
 

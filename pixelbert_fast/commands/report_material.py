@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -85,11 +85,15 @@ def split_examples(
 def _examples(run: RunRecord, device: str | None, states: bool) -> tuple[Sequence[Group], str]:
     if run.task == "objects":
         return (), "There are none: of this task the backbone alone is kept, which names nothing by itself."
-    with tempfile.TemporaryDirectory(prefix="pixelbert-report-") as room:
+    with ExitStack() as held:
+        room = None
         try:
-            checkpoint = _checkpoint(run, Path(room) / "state" if states else None)
+            if states:
+                made = tempfile.TemporaryDirectory(prefix="pixelbert-report-")
+                room = Path(held.enter_context(made)) / "state"
+            checkpoint = _checkpoint(run, room)
             built, split = _shown_split(run)
-        except (UserError, RunError) as error:
+        except (UserError, RunError, OSError) as error:
             return (), f"There are none: {error}"
         if checkpoint is None:
             later = f"`pixelbert report {run.path}` looks again"

@@ -12,7 +12,8 @@ import typer
 from pixelbert_fast.errors import UserError
 from pixelbert_fast.pretrained import SCENES
 
-from .showing import chosen_checkpoint, chosen_device, progress_bar
+from .report import write_page
+from .showing import checkpoint_name, chosen_checkpoint, chosen_device, progress_bar
 
 
 def search(
@@ -64,8 +65,9 @@ def search(
         )
     _show(found[:top], unread, as_json)
     if out is not None:
-        about = [f"{len(found):,} images of {directory}, the best {min(top, len(found))}, by {checkpoint}"]
-        _write(out, _page(text, found[:top], content, checkpoint, about))
+        by = checkpoint_name(checkpoint)
+        about = [f"{len(found):,} images of {directory}, the best {min(top, len(found))}, by {by}"]
+        write_page(out, _page(text, found[:top], content, checkpoint, about))
         typer.echo(str(out), err=as_json)
 
 
@@ -120,11 +122,3 @@ def _page(text: str, found: list, content: Callable[[str], bytes], checkpoint: P
     sizes: Any = PixelBertProcessor.from_pretrained(folder).image_processor
     rule = SizeRule(sizes.short_side, sizes.long_side, sizes.size_divisor, sizes.least_side)
     return found_page(text, found, content, rule, PixelBertConfig.from_pretrained(folder), about)
-
-
-def _write(out: Path, page: str) -> None:
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(page, encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"{out} cannot be written ({error.strerror}); give another place") from None

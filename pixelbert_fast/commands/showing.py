@@ -38,6 +38,14 @@ def chosen_checkpoint(given: Path | None, name: str) -> Path:
     return pretrained.folder(name)
 
 
+def checkpoint_name(checkpoint: Path) -> str:
+    """What a page calls a checkpoint; of the package's models not where on this machine they lie."""
+    from pixelbert_fast import pretrained
+
+    own = {pretrained.folder(name): name for name in pretrained.NAMES}
+    return f"the package's small model {own[checkpoint]!r}" if checkpoint in own else str(checkpoint)
+
+
 @contextmanager
 def progress_bar(title: str, unit: str = "image") -> Iterator[Callable[[int, int], None]]:
     """A bar on stderr, moved by calling what is given with (done, in all), and there from the first call."""

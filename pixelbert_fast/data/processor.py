@@ -233,6 +233,13 @@ class PixelBertProcessor(ProcessorMixin):
         for place, entry in enumerate(texts):
             if not isinstance(entry, str):
                 raise UserError(f"text[{place}] is of type {type(entry).__name__}: texts must be strings")
+            try:
+                entry.encode()
+            except UnicodeEncodeError as error:  # half a character, or bytes of a shell that are no UTF-8
+                found = entry[error.start : error.end]
+                raise UserError(
+                    f"text[{place}] is no text, as UTF-8 has no place for its {found!r}: leave that out"
+                ) from None
         if not texts:
             raise UserError("text is an empty list: give at least one text")
         if padding not in (True, "longest", "max_length"):

@@ -111,8 +111,8 @@ def attention_maps_of_texts(
             f"for one cell: each side needs at least {base.config.output_stride + 1}"
         )
     texts = list(texts)
-    found = [_words(text, processor) for text in texts]
     encoded = processor.encode_texts(texts)
+    found = [_words(text, processor) for text in texts]
     embeddings = base.embed_pixels(pixels[None].to(base.device, base.dtype))
     queries = torch.full(
         (len(texts), max(max(map(max, pieces)) for _, pieces in found) + 1), -1, dtype=torch.int64

@@ -13,9 +13,16 @@ from typing import TextIO
 def written_whole(path: str | Path, *, unique: bool = False) -> Iterator[TextIO]:
     """A text file (UTF-8, no translation of line ends) that takes its name when it is complete.
 
+    Through a symbolic link it is the file meant that is replaced. What is there and no file, as /dev/stdout
+    or a pipe, is written into and stays.
+
     unique: several processes may write the same file at once.
     """
-    path = Path(path)
+    path = Path(os.path.realpath(path))
+    if path.exists() and not path.is_file() and not path.is_dir():
+        with open(path, "w", encoding="utf-8", newline="") as file:
+            yield file
+        return
     own = f".{os.getpid()}" if unique else ""
     partial = path.with_name(f"{path.name}{own}.partial")
     try:

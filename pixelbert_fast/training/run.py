@@ -109,6 +109,8 @@ def run(
             metrics = _concluded(task, engine, position, config, folder, ranks, began, start_seconds)
         finally:
             engine.close()
+    except KeyboardInterrupt:
+        raise  # a second Ctrl-C quits at once
     except BaseException:
         if (folder.path / "log.jsonl").is_file():
             report(asked, folder.path, ranks, examples=False)

@@ -15,6 +15,8 @@ from pixelbert_fast.tasks.attending import AttentionMaps
 from pixelbert_fast.visualize.heat import coloured, spread_out
 
 _MARGIN = 12
+_HIGHEST = 4
+"""Panels: what a figure of a narrow column would otherwise be high has no bound."""
 _TITLE, _NOTE = 18, 14
 """Font sizes in pixels."""
 _INK, _FAINT = (27, 29, 32), (97, 102, 109)
@@ -46,7 +48,8 @@ def draw(
         opacity: of a map over the image, 0..1.
         smooth: bilinear between the cells' centres; False: cells as they are.
         common: one scale for all words drawn; False: the largest value of each map is its lightest colour.
-        panel: width of one picture, in pixels.
+        panel: width of one picture, in pixels; of an image over four times as high as wide it is less, and
+            the picture four panels high.
         columns: pictures in a row at most; None: 6.
 
     Raises:
@@ -64,7 +67,8 @@ def draw(
     chosen = list(range(len(maps.words)) if words is None else words)
     shown = found[chosen]
     rgb = to_rgb(image)
-    size = (max(1, round(panel * rgb.shape[0] / rgb.shape[1])), panel)
+    scale = min(panel / rgb.shape[1], _HIGHEST * panel / rgb.shape[0])
+    size = tuple(max(1, round(scale * side)) for side in rgb.shape[:2])
     ground = np.asarray(Image.fromarray(rgb).resize(size[::-1], Image.Resampling.LANCZOS))
     pictures = [(Image.fromarray(ground), "image", f"read as {maps.grid[0]} x {maps.grid[1]} cells")]
     for number, one in zip(chosen, shown, strict=True):
@@ -75,7 +79,7 @@ def draw(
         picture = Image.fromarray(np.floor(mixed + 0.5).astype(np.uint8))
         pictures.append((picture, maps.words[number], f"up to {percent(float(one.max()))}"))
     about = f"{described(maps, layer, head, rollout)}, {'one scale' if common else 'each on its own scale'}"
-    return _sheet(pictures, maps.text, about, min(columns or 6, len(pictures)))
+    return _sheet(pictures, maps.text, about, min(columns or 6, len(pictures)), panel)
 
 
 def described(maps: AttentionMaps, layer: int | None, head: int | None, rollout: bool) -> str:
@@ -96,9 +100,9 @@ def percent(share: float) -> str:
 
 
 def _sheet(
-    pictures: Sequence[tuple[Image.Image, str, str]], text: str, about: str, columns: int
+    pictures: Sequence[tuple[Image.Image, str, str]], text: str, about: str, columns: int, width: int
 ) -> Image.Image:
-    width, height = pictures[0][0].size
+    height = pictures[0][0].height
     titles = 2 * _MARGIN + _TITLE + _NOTE
     rows = -(-len(pictures) // columns)
     across = columns * (width + _MARGIN) + _MARGIN

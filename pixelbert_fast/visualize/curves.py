@@ -64,7 +64,7 @@ class Series:
     Attributes:
         name: for the legend; any text.
         xs, ys: of equal length, xs ascending. A y that is no finite number is a gap.
-        points: mark each point, and draw no dashes between them; for figures that are few and far between.
+        points: mark every point and leave none out; for figures that are few and far between.
         look: which dashes, mark and colour; None: its place among the series.
     """
 
@@ -88,11 +88,12 @@ def line_chart(
 
     Args:
         x, y: what the axes measure.
-        log: a logarithmic y axis; values not above 0 are gaps.
+        log: a logarithmic y axis; values not above 0 are gaps. Where none is above 0 the axis is linear.
         zero: a linear y axis starts at 0.
 
     Long series are drawn by the least and the greatest of each bin, so that a spike of one step stays.
     """
+    log = log and any(y is not None and 0 < y < math.inf for one in series for y in one.ys)
     drawn = [_cleaned(one, log) for one in series]
     looks = [place if one.look is None else one.look for place, one in enumerate(series)]
     points = [(a, b) for one in drawn for a, b in zip(one.xs, one.ys, strict=True) if math.isfinite(b)]

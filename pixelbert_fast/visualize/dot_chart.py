@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import html
 import math
 from collections.abc import Sequence
 from typing import NamedTuple
+
+from pixelbert_fast.visualize.markup import escaped
 
 _LABELS, _PANEL, _GAP = 210, 190, 26
 _ROW, _HEAD, _FOOT = 30, 62, 58
@@ -77,16 +78,16 @@ def dot_chart(panels: Sequence[Panel], *, title: str, reference: str = "") -> st
     height = bottom + _FOOT
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}"'
-        f' height="{height}" role="img" aria-label="{_text(title)}">',
-        f"<title>{_text(title)}</title>",
+        f' height="{height}" role="img" aria-label="{escaped(title)}">',
+        f"<title>{escaped(title)}</title>",
         f"<style>{_STYLE}</style>",
         f'<rect class="ground" width="{width}" height="{height}"/>',
-        f'<text class="title" x="12" y="24">{_text(title)}</text>',
+        f'<text class="title" x="12" y="24">{escaped(title)}</text>',
     ]
     for number, label in enumerate(rows):
         middle = _HEAD + (number + 0.5) * _ROW
         shown = label if len(label) <= 32 else f"{label[:31]}…"
-        parts.append(f'<text x="12" y="{middle + 4:.1f}">{_text(shown)}</text>')
+        parts.append(f'<text x="12" y="{middle + 4:.1f}">{escaped(shown)}</text>')
     for number, panel in enumerate(panels):
         parts += _panel(panel, _LABELS + number * (_PANEL + _GAP), bottom)
     notes = ["dot: mean", "ticks: single runs"]
@@ -94,7 +95,7 @@ def dot_chart(panels: Sequence[Panel], *, title: str, reference: str = "") -> st
         notes.append(f"diamond: {reference}")
     if any(panel.chance is not None for panel in panels):
         notes.append("dashes: chance")
-    parts.append(f'<text class="note" x="12" y="{height - 12}">{_text("; ".join(notes))}</text>')
+    parts.append(f'<text class="note" x="12" y="{height - 12}">{escaped("; ".join(notes))}</text>')
     return "\n".join([*parts, "</svg>"]) + "\n"
 
 
@@ -109,7 +110,7 @@ def _panel(panel: Panel, left: float, bottom: float) -> list[str]:
     def place(value: float) -> float:
         return left + (value - low) / (high - low) * _PANEL
 
-    parts = [f'<text class="head" x="{left + _PANEL / 2:.1f}" y="{_HEAD - 12}">{_text(panel.label)}</text>']
+    parts = [f'<text class="head" x="{left + _PANEL / 2:.1f}" y="{_HEAD - 12}">{escaped(panel.label)}</text>']
     for tick in ticks:
         x = place(tick)
         parts.append(_line("line", (x, x), (_HEAD, bottom)))
@@ -139,7 +140,7 @@ def _mark(mark: Mark, place, middle: float) -> list[str]:
         parts.append(_line("one", (x, x), (middle - 6, middle + 6)))
     said = f"{mark.label}: {mean:.1f} ({', '.join(f'{value:.1f}' for value in mark.values)})"
     dot = f'<circle class="mean" cx="{place(mean):.1f}" cy="{middle:.1f}" r="4.5">'
-    parts.append(f"{dot}<title>{_text(said)}</title></circle>")
+    parts.append(f"{dot}<title>{escaped(said)}</title></circle>")
     return parts
 
 
@@ -157,7 +158,3 @@ def _ticks(low: float, high: float) -> list[float]:
     step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough)
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
     return [round(number * step, 10) for number in range(first, max(last, first + 1) + 1)]
-
-
-def _text(text: str) -> str:
-    return html.escape(text, quote=True)

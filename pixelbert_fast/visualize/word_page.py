@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import html
 import io
 import json
-import re
 from collections.abc import Sequence
 from importlib.resources import files
 from typing import Any
@@ -20,6 +18,7 @@ from pixelbert_fast.data.resizing import resize
 from pixelbert_fast.errors import UserError
 from pixelbert_fast.tasks.attending import AttentionMaps
 from pixelbert_fast.visualize.heat import colours
+from pixelbert_fast.visualize.markup import escaped
 
 LONGEST_SIDE = 960
 """Of the image on the page, in pixels."""
@@ -28,9 +27,6 @@ CANVAS = 512
 _LOSSLESS = 40_000
 """Bytes up to which the image is kept as a PNG: drawings of few colours, which JPEG would blur."""
 _QUALITY = 88
-
-# Characters that a page may not hold, or that a browser would drop.
-_CONTROLS = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 
 
 def attention_page(
@@ -89,13 +85,13 @@ def attention_page(
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta http-equiv="Content-Security-Policy" content="{policy}">
-<title>{_text(title)}</title>
+<title>{escaped(title)}</title>
 <style>{style}</style>
 </head>
 <body>
 <header>
-<h1>{_text(title)}</h1>
-{"".join(f"<p>{_text(line)}</p>" for line in about)}
+<h1>{escaped(title)}</h1>
+{"".join(f"<p>{escaped(line)}</p>" for line in about)}
 </header>
 <main>
 <section aria-label="Image and map">
@@ -162,19 +158,19 @@ def _packed(maps: AttentionMaps) -> dict[str, Any]:
 def _caption(maps: AttentionMaps, number: int) -> str:
     parts, at = [], 0
     for word, (start, end) in enumerate(maps.spans):
-        parts.append(_text(maps.text[at:start]))
+        parts.append(escaped(maps.text[at:start]))
         parts.append(
             f'<button type="button" class="word" data-caption="{number}" data-word="{word}" '
-            f'aria-pressed="false">{_text(maps.text[start:end])}</button>'
+            f'aria-pressed="false">{escaped(maps.text[start:end])}</button>'
         )
         at = end
     rest = maps.text[at:]
     note = ""
     if any(character.isalnum() for character in rest):
         note = '<p class="note">What is crossed out was cut off: the model never read it.</p>\n'
-        parts.append(f'<span class="unread">{_text(rest)}</span>')
+        parts.append(f'<span class="unread">{escaped(rest)}</span>')
     else:
-        parts.append(_text(rest))
+        parts.append(escaped(rest))
     return f'<p class="caption" dir="auto">{"".join(parts)}</p>\n{note}'
 
 
@@ -231,7 +227,3 @@ def _base64(array: np.ndarray) -> str:
 def _json(data: Any) -> str:
     """JSON that cannot end the element it stands in."""
     return json.dumps(data, separators=(",", ":")).replace("<", "\\u003c")
-
-
-def _text(text: str) -> str:
-    return html.escape(_CONTROLS.sub("\ufffd", text), quote=True)

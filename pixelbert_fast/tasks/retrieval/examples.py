@@ -93,4 +93,7 @@ def _picture(record: Mapping, score: float, own: bool) -> Picture:
 
 
 def _ordinal(number: int) -> str:
-    return {1: "first", 2: "second", 3: "third"}.get(number, f"{number}th")
+    words = {1: "first", 2: "second", 3: "third"}
+    endings = {1: "st", 2: "nd", 3: "rd"}
+    teens = number % 100 in (11, 12, 13)
+    return words.get(number, f"{number}{'th' if teens else endings.get(number % 10, 'th')}")

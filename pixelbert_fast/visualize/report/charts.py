@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -124,7 +125,7 @@ def _shares(records: Iterable[Mapping[str, Any]]) -> set[str]:
     found: dict[str, bool] = {}
     for record in records:
         for name, value in record.items():
-            if name in _OTHERS or not isinstance(value, int | float):
+            if name in _OTHERS or not isinstance(value, int | float) or not math.isfinite(value):
                 continue
             found[name] = found.get(name, True) and "loss" not in name and 0 <= value <= 1
     return {name for name, is_share in found.items() if is_share}
@@ -133,7 +134,7 @@ def _shares(records: Iterable[Mapping[str, Any]]) -> set[str]:
 def _drawn(look: _Chart, title: str, series: Sequence[Series]) -> str:
     log = look.log
     if log is None:
-        values = [y for one in series for y in one.ys if isinstance(y, int | float)]
+        values = [y for one in series for y in one.ys if isinstance(y, int | float) and math.isfinite(y)]
         log = bool(values) and min(values) > 0 and max(values) > _WIDE * min(values)
     return line_chart(series, title=title, y=look.y, log=log, zero=look.zero)
 

@@ -75,7 +75,7 @@ def read_run(folder: str | Path, name: str | None = None) -> RunRecord:
     """
     folder = Path(folder)
     about = _json(folder / "run.json")
-    if about is None:
+    if about is None or not _is_ours(about):
         raise UserError(f"there is no run in {folder}: it has no run.json that can be read")
     train: dict[int, Record] = {}
     evaluations: dict[int, Record] = {}
@@ -130,12 +130,21 @@ def text_only_twin(run: RunRecord) -> RunRecord | None:
         return None
     for folder in beside:
         about = _json(folder / "run.json")
-        config = (about or {}).get("config") or {}
+        if about is None or not _is_ours(about):
+            continue
+        config = about.get("config") or {}
         if (config.get("start") or {}).get("text_only") and _alike(
             _comparable(config), _comparable(run.config)
         ):
             return read_run(folder)
     return None
+
+
+def _is_ours(about: Record) -> bool:
+    """Whether a run.json has the parts that this module asks for; other programs write files of that name."""
+    config = about.get("config") or {}
+    sections = ("start", "data", "training", "evaluation")
+    return isinstance(config, dict) and all(isinstance(config.get(name) or {}, dict) for name in sections)
 
 
 def _comparable(config: Record) -> Record:
