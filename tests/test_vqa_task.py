@@ -313,5 +313,6 @@ def test_ctrl_c_stops_an_evaluation_and_leaves_no_half_file(learnt, directory, t
     assert cli.main([*line, "--device", "cpu", "--predictions", str(tmp_path / "sent.json")]) == 130
     error = capsys.readouterr().err
     assert "Traceback" not in error
-    assert error.splitlines()[-1].startswith("pixelbert: stopped; nothing was written; run the same command again")
+    last = error.splitlines()[-1]
+    assert last.startswith("pixelbert: stopped; nothing was written; run the same command again")
     assert not list(tmp_path.iterdir())
