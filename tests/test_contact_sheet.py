@@ -15,13 +15,13 @@ from PIL import Image
 
 from pixelbert_fast import cli
 from pixelbert_fast.data.build import Plan, build_set, make_builder
-from pixelbert_fast.data.records import open_set
+from pixelbert_fast.data.records import open_set, spread
 from pixelbert_fast.data.summary import Row, SizeRule, summarise, table
 from pixelbert_fast.data.vocabulary import train_wordpiece
 from pixelbert_fast.errors import RunError, UserError
 from pixelbert_fast.model.backbone import ResNet
 from pixelbert_fast.model.config import PixelBertConfig
-from pixelbert_fast.visualize.contact_sheet import grid_of, spread, take_images
+from pixelbert_fast.visualize.contact_sheet import grid_of, take_images
 from pixelbert_fast.visualize.showing import show
 from tests.vqa_files import (
     annotation,

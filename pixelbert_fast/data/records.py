@@ -11,6 +11,8 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
+import numpy as np
+
 from pixelbert_fast.errors import UserError
 
 FORMAT = "pixelbert_fast set"
@@ -203,3 +205,8 @@ def open_set(directory: Path | str, built_by: str | None = None) -> BuiltSet:
     if card is None:
         raise UserError(f"{directory} is not a data set of pixelbert_fast: it has no {CARD} of ours")
     return BuiltSet(directory, card)
+
+
+def spread(total: int, number: int) -> list[int]:
+    """At most `number` of `total` rows, ascending and evenly spread, the first and the last among them."""
+    return np.linspace(0, total - 1, min(number, total)).round().astype(int).tolist()

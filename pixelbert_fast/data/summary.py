@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from pixelbert_fast.data.records import spread
 from pixelbert_fast.data.resizing import target_size
 from pixelbert_fast.errors import UserError
 
@@ -130,7 +131,7 @@ def _counter(tokenizer: Any) -> tuple[str, Callable[[Sequence[str]], list[int]]]
 def _thinned(split: Any, tokenizer: Any) -> Any:
     if tokenizer is None or len(split) <= MOST_TOKENISED:
         return split
-    return split.select(np.linspace(0, len(split) - 1, MOST_TOKENISED).round().astype(np.int64))
+    return split.select(spread(len(split), MOST_TOKENISED))
 
 
 def _lengths(

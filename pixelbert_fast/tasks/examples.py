@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from pixelbert_fast.data.processor import PixelBertProcessor
+from pixelbert_fast.data.records import BuiltSet, spread
 from pixelbert_fast.errors import UserError
 from pixelbert_fast.model.pixelbert import PixelBertPreTrainedModel
 from pixelbert_fast.tasks.attending import attention_maps
@@ -123,11 +124,6 @@ class ExampleRequest:
         return time.monotonic() - self._began > self.seconds
 
 
-def spread(total: int, number: int) -> list[int]:
-    """At most `number` rows of `total`, evenly spread."""
-    return sorted(set(np.linspace(0, total - 1, min(number, total)).round().astype(int).tolist()))
-
-
 def read_image(image: bytes, processor: PixelBertProcessor, request: ExampleRequest) -> tuple[Tensor, Tensor]:
     """``pixel_values [1, 3, H, W]``, ``pixel_size [1, 2]`` of one image; zeros where the model sees none.
 
@@ -162,9 +158,15 @@ def gathered(
     return Group(title, about, len(every), len(wrong), kept)
 
 
-def content_words(captions: Iterable[str]) -> set[str]:
-    """The words of captions that could stand for something seen, lower case; for sets that list none."""
-    return {word for text in captions for word in _WORD.findall(text.lower())} - _PLAIN
+def known_words(built: BuiltSet, texts: Iterable[str]) -> set[str]:
+    """The words that stand for something seen, lower case: the set's list, else the texts' content words."""
+    listed: Mapping[str, Sequence[str]] = built.card.get("word_categories") or {}
+    return {word.lower() for words in listed.values() for word in words} or content_words(texts)
+
+
+def content_words(texts: Iterable[str]) -> set[str]:
+    """The words of texts but those that name nothing, lower case."""
+    return {word for text in texts for word in _WORD.findall(text.lower())} - _PLAIN
 
 
 def _looked_up(

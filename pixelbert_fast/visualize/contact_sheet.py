@@ -13,7 +13,7 @@ from PIL import Image
 
 from pixelbert_fast import ops
 from pixelbert_fast.data.images import to_rgb
-from pixelbert_fast.data.records import BuiltSet
+from pixelbert_fast.data.records import BuiltSet, spread
 from pixelbert_fast.data.resizing import resize
 from pixelbert_fast.data.summary import SizeRule
 from pixelbert_fast.errors import UserError
@@ -59,11 +59,6 @@ class Sheet:
     texts: list[Text] = field(default_factory=list)
     more: int = 0
     """Texts beyond those shown."""
-
-
-def spread(total: int, number: int) -> list[int]:
-    """At most `number` rows out of `total`, evenly spread, the first and the last among them."""
-    return sorted(set(np.linspace(0, total - 1, min(number, total)).round().astype(int).tolist()))
 
 
 def take_images(

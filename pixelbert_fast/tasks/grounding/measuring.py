@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from pixelbert_fast.data.processor import PixelBertProcessor
+from pixelbert_fast.data.records import spread
 from pixelbert_fast.data.resizing import target_size
 from pixelbert_fast.data.truth import parse
 from pixelbert_fast.errors import UserError
@@ -210,7 +211,5 @@ def _kinds(kind: str) -> Iterator[str]:
 
 
 def chosen_rows(count: int, limit: int | None) -> Sequence[int]:
-    """At most `limit` of `count` rows, spread evenly."""
-    if limit is None or limit >= count:
-        return range(count)
-    return np.linspace(0, count - 1, limit).round().astype(int).tolist()
+    """At most `limit` of `count` rows, spread evenly; None: all."""
+    return range(count) if limit is None else spread(count, limit)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 
-from pixelbert_fast.data.records import BuiltSet
+from pixelbert_fast.data.records import BuiltSet, spread
 from pixelbert_fast.errors import UserError
 from pixelbert_fast.model import PixelBertForNaturalLanguageVisualReasoning
 from pixelbert_fast.tasks.examples import (
@@ -15,10 +15,9 @@ from pixelbert_fast.tasks.examples import (
     ExampleRequest,
     Group,
     Picture,
-    content_words,
     gathered,
+    known_words,
     read_image,
-    spread,
 )
 from pixelbert_fast.tasks.fine_tuned import load_fine_tuned
 
@@ -33,9 +32,7 @@ def examples(checkpoint: str | Path, built: BuiltSet, split: str, request: Examp
     model, processor = load_fine_tuned(checkpoint, PixelBertForNaturalLanguageVisualReasoning, request.device)
     # Two images a pair, of which the sets here share some.
     pairs = pairs.select(spread(len(pairs), 2 * request.images))
-    listed: Mapping[str, Sequence[str]] = built.card.get("word_categories") or {}
-    known = {word.lower() for words in listed.values() for word in words}
-    known = known or content_words(pairs["statement"][:])
+    known = known_words(built, pairs["statement"][:])
 
     def found() -> Iterator[Example]:
         for pair in pairs:

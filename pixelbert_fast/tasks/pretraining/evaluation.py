@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from pixelbert_fast.data.captions import lengths_mask
 from pixelbert_fast.data.decoded import DecodedImages
+from pixelbert_fast.data.records import spread
 from pixelbert_fast.errors import UserError
 from pixelbert_fast.tasks.pretraining.batches import PretrainingOptions
 from pixelbert_fast.tasks.pretraining.masking import IGNORED
@@ -52,7 +53,7 @@ def evaluate(
     if len(split) < 2:
         raise UserError(f"an evaluation needs a split of at least 2 images, this one has {len(split)}")
     if limit is not None and limit < len(split):
-        split = split.select(np.linspace(0, len(split) - 1, max(limit, 2)).round().astype(int))
+        split = split.select(spread(len(split), max(limit, 2)))
     questions = Questions(split, tokenizer, options, word_categories or {})
     images = DecodedImages(
         split, image_processor, cache_megabytes=0, decoder=options.decoder, device=options.device

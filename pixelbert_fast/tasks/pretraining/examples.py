@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from pixelbert_fast.data.captions import lengths_mask
 from pixelbert_fast.data.processor import PixelBertProcessor
-from pixelbert_fast.data.records import BuiltSet
+from pixelbert_fast.data.records import BuiltSet, spread
 from pixelbert_fast.errors import UserError
 from pixelbert_fast.tasks.examples import (
     BLANK,
@@ -23,7 +23,6 @@ from pixelbert_fast.tasks.examples import (
     content_words,
     gathered,
     read_image,
-    spread,
 )
 from pixelbert_fast.tasks.pretraining.batches import PretrainingOptions
 from pixelbert_fast.tasks.pretraining.masking import IGNORED

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import torch
 
-from pixelbert_fast.data.records import BuiltSet
+from pixelbert_fast.data.records import BuiltSet, spread
 from pixelbert_fast.errors import UserError
 from pixelbert_fast.model.pair_scores import PairScorer
 from pixelbert_fast.tasks.examples import (
@@ -15,10 +15,9 @@ from pixelbert_fast.tasks.examples import (
     ExampleRequest,
     Group,
     Picture,
-    content_words,
     gathered,
+    known_words,
     read_image,
-    spread,
 )
 from pixelbert_fast.tasks.retrieval.candidates import candidates
 from pixelbert_fast.tasks.retrieval.checkpoint import load_ranker
@@ -35,8 +34,7 @@ def examples(checkpoint: str | Path, built: BuiltSet, split: str, request: Examp
     records = built.split(split)
     model, processor, _ = load_ranker(checkpoint, request.device)
     asked = candidates(records, processor.tokenizer, processor.max_text_length, limit=4 * request.images)
-    listed: Mapping[str, Sequence[str]] = built.card.get("word_categories") or {}
-    known = {word.lower() for words in listed.values() for word in words} or content_words(asked.captions)
+    known = known_words(built, asked.captions)
     scorer = PairScorer(model)
     alike: dict[int, list] = {}
     shown: list[int] = []

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from pixelbert_fast.data.captions import TokenisedCaptions, lengths_mask
 from pixelbert_fast.data.decoded import DecodedImages
+from pixelbert_fast.data.records import spread
 from pixelbert_fast.data.sizes import target_sizes
 from pixelbert_fast.data.vqa.answers import normalise
 from pixelbert_fast.tasks.vqa.official import Asked, Edition, VqaAccuracy, asked_of
@@ -80,9 +81,7 @@ def answers(
         UserError: the split asks no questions.
     """
     check_asks(split, "the split")
-    rows = np.arange(len(split))
-    if limit is not None and limit < len(split):
-        rows = np.linspace(0, len(split) - 1, limit).round().astype(int)
+    rows = np.array(spread(len(split), len(split) if limit is None else limit), dtype=np.int64)
     wanted = {"questions", "question_ids", "question_types", "raw_answers"}
     records = split.select_columns([name for name in split.column_names if name in wanted])
     firsts = _first_numbers(records)

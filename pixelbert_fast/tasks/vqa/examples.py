@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from pixelbert_fast.data.records import BuiltSet
+from pixelbert_fast.data.records import BuiltSet, spread
 from pixelbert_fast.errors import UserError
 from pixelbert_fast.model.vqa import PixelBertForVisualQuestionAnswering
 from pixelbert_fast.tasks.examples import (
@@ -20,7 +20,6 @@ from pixelbert_fast.tasks.examples import (
     content_words,
     gathered,
     read_image,
-    spread,
 )
 from pixelbert_fast.tasks.fine_tuned import load_fine_tuned
 from pixelbert_fast.tasks.vqa.official import question_accuracy
