@@ -7,7 +7,7 @@ import re
 import xml.etree.ElementTree as ElementTree
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pixelbert_fast.visualize.axes import linear_axis, log_axis, number, span_axis
@@ -52,6 +52,7 @@ def test_linear_ticks_are_round(values: tuple[float, float], ticks: tuple[float,
 
 
 @given(st.lists(finite, min_size=1, max_size=20), st.booleans())
+@example([0.0, 5e-324], False)
 def test_a_linear_axis_holds_its_values(values: list[float], zero: bool) -> None:
     axis = linear_axis(values, zero=zero)
     assert axis.least < axis.most

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 # Below it logarithms of neighbours are told apart badly by float arithmetic.
 _LEAST_RANGE = 1e-9
+# Steps of a smaller range would be no normal floats any more.
+_TINY = 1e-290
 _ROUND = (1.0, 2.0, 2.5, 5.0, 10.0)
 
 
@@ -40,8 +42,8 @@ def linear_axis(values: Sequence[float], *, ticks: int = 5, zero: bool = False) 
     least, most = _ends(values)
     if zero and least > 0:
         least = 0.0
-    if most - least <= _LEAST_RANGE * max(abs(least), abs(most)):
-        spare = abs(most) / 2 or 0.5
+    if most - least <= max(_LEAST_RANGE * max(abs(least), abs(most)), _TINY):
+        spare = abs(most) / 2 if abs(most) > _TINY else 0.5
         least, most = least - spare, most + spare
     step = _round_step((most - least) / ticks)
     first, last = math.floor(least / step + 1e-9), math.ceil(most / step - 1e-9)
