@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +13,7 @@ from torch import nn
 from pixelbert_fast.data import sampler
 from pixelbert_fast.data.decoded import DecodedImages
 from pixelbert_fast.data.sizes import target_sizes
+from pixelbert_fast.tasks.eval_mode import eval_mode
 from pixelbert_fast.tasks.nlvr2.official import Statement, official_accuracy, sentence_of
 from pixelbert_fast.tasks.nlvr2.sharing import SharedPairs
 from pixelbert_fast.tasks.nlvr2.statements import UNKNOWN, Statements
@@ -102,7 +102,7 @@ def judge(
     shown = [np.unique(statements.sides[members[places]]) for places in batches]
     done, total = 0, sum(map(len, shown))
     where = next(model.parameters()).device
-    with _evaluating(model):
+    with eval_mode(model), torch.no_grad():
         for places, rows in zip(batches, shown, strict=True):
             pixel_values, pixel_size = read(rows)
             inputs = {
@@ -134,17 +134,6 @@ def table(split: str, metrics: Mapping[str, Any]) -> list[tuple[str, str]]:
         rows.append((f"{split}: images that cannot be decoded", told))
     rows += [(f"{split}:   {form}", percent(share)) for form, share in metrics.get("forms", {}).items()]
     return rows
-
-
-@contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    training = model.training
-    model.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        model.train(training)
 
 
 def _sizes(split, rule) -> np.ndarray:

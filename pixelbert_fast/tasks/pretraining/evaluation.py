@@ -1,7 +1,6 @@
 """What a pre-trained model reads from images it was not trained on."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -11,6 +10,7 @@ from pixelbert_fast.data.captions import lengths_mask
 from pixelbert_fast.data.decoded import DecodedImages
 from pixelbert_fast.data.records import spread
 from pixelbert_fast.errors import UserError
+from pixelbert_fast.tasks.eval_mode import eval_mode
 from pixelbert_fast.tasks.pretraining.batches import PretrainingOptions
 from pixelbert_fast.tasks.pretraining.masking import IGNORED
 from pixelbert_fast.tasks.pretraining.questions import Question, Questions, image_batches
@@ -61,7 +61,7 @@ def evaluate(
     read = images.blank if options.text_only else images.pixels
     batches = image_batches(len(split), options.images_per_batch)
     done, answers = 0, []
-    with _evaluating(model):
+    with eval_mode(model), torch.no_grad():
         for rows in batches:
             asked = questions.about(rows)
             answers += _answers(model, read(rows), asked, questions.pad_id, sequences_per_pass)
@@ -69,17 +69,6 @@ def evaluate(
             if progress is not None:
                 progress(done, len(split))
     return {"images": len(split), "dropped": questions.dropped, **_figures(answers)}
-
-
-@contextmanager
-def _evaluating(model: nn.Module):
-    training = model.training
-    model.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        model.train(training)
 
 
 def _answers(

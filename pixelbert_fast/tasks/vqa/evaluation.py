@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -16,6 +15,7 @@ from pixelbert_fast.data.decoded import DecodedImages
 from pixelbert_fast.data.records import spread
 from pixelbert_fast.data.sizes import target_sizes
 from pixelbert_fast.data.vqa.answers import normalise
+from pixelbert_fast.tasks.eval_mode import eval_mode
 from pixelbert_fast.tasks.vqa.official import Asked, Edition, VqaAccuracy, asked_of
 from pixelbert_fast.tasks.vqa.questions import check_asks
 
@@ -90,7 +90,7 @@ def answers(
     )
     read = images.blank if options.text_only else images.pixels
     done = 0
-    with _evaluating(model):
+    with eval_mode(model):
         for batch in _batches(split, rows, image_processor, options):
             told = [records[int(row)] for row in batch]
             chosen = _chosen(model, read(batch), told, tokenizer, options)
@@ -159,16 +159,6 @@ def accuracies(
     for one in answered:
         collected.add(one)
     return collected.result()
-
-
-@contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    training = model.training
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train(training)
 
 
 def _first_numbers(records) -> np.ndarray:
