@@ -15,6 +15,7 @@ from torch import nn
 
 from pixelbert_fast.data.decoded import DecodedImages
 from pixelbert_fast.model.pair_scores import PairScorer
+from pixelbert_fast.tasks.eval_mode import eval_mode
 from pixelbert_fast.tasks.protocol import Progress, percent
 from pixelbert_fast.tasks.retrieval.block_store import check_room
 from pixelbert_fast.tasks.retrieval.cache import Layout, VisualCache
@@ -110,9 +111,7 @@ def scored(
     )
     share.wait()
     pixels.check_complete()
-    training = model.training
-    model.eval()
-    try:
+    with eval_mode(model):
         scores = score_matrix(
             PairScorer(model, options.scoring.precision),
             asked.texts,
@@ -123,8 +122,6 @@ def scored(
             share=share,
             progress=_in_images(progress, len(asked.rows)),
         )
-    finally:
-        model.train(training)
     return Scored(scores, asked, len(pixels.broken))
 
 
