@@ -10,34 +10,44 @@ import ctypes
 import platform
 import statistics
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 
 CACHE_BYTES = 256 << 20
+RUNS_OF_A_PERCENTILE = 100
 
 
 @dataclass(frozen=True)
 class Timing:
-    """Milliseconds of one contestant: median, the quantiles 0.2 and 0.8, the fastest, and how many runs."""
+    """Milliseconds of one contestant.
+
+    Attributes:
+        median, low, high: the median and the quartiles.
+        fastest, runs: the least, and how many there are.
+        samples: all of them, in the order of the rounds.
+    """
 
     median: float
     low: float
     high: float
     fastest: float
     runs: int
+    samples: tuple[float, ...] = field(default=(), repr=False)
 
     @classmethod
-    def of(cls, milliseconds: list[float]) -> Timing:
-        quantiles = statistics.quantiles(milliseconds, n=5, method="inclusive")
-        return cls(
-            statistics.median(milliseconds), quantiles[0], quantiles[3], min(milliseconds), len(milliseconds)
-        )
+    def of(cls, milliseconds: Sequence[float]) -> Timing:
+        low, median, high = statistics.quantiles(milliseconds, n=4, method="inclusive")
+        return cls(median, low, high, min(milliseconds), len(milliseconds), tuple(milliseconds))
 
     def as_dict(self) -> dict[str, float]:
-        return {name: round(value, 5) for name, value in asdict(self).items()}
+        """For a report: without the samples, and with the 0.99 quantile where there are enough to have one."""
+        found = {name: round(value, 5) for name, value in vars(self).items() if name != "samples"}
+        if self.runs >= RUNS_OF_A_PERCENTILE:
+            found["p99"] = round(statistics.quantiles(self.samples, n=100, method="inclusive")[98], 5)
+        return found
 
 
 def take_turns(
