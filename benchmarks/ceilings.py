@@ -30,7 +30,7 @@ class Ceilings:
         return moved / seconds / self.copy if moved else None
 
     def share_of_matrix(self, flops: int | None, seconds: float, dtype: str) -> float | None:
-        """How near `flops` in so long are to a product's rate; None where there are none or of other dtypes."""
+        """How near `flops` in so long are to a product's rate; None: not known."""
         return flops / seconds / self.matrix[dtype] if flops and dtype in self.matrix else None
 
     def as_dict(self) -> dict[str, Any]:
@@ -49,7 +49,7 @@ class Ceilings:
 def measure(device: str, *, rounds: int = 30, seconds: float = 4.0) -> Ceilings:
     """The rates of the median run; of several products the best.
 
-    The median, since the contestants are judged by theirs: a rate met once in thirty is no ceiling of a median.
+    The median, since the contestants are judged by theirs: a rate met once in thirty is no ceiling of it.
     """
     kind = torch.device(device).type
     size = COPY_BYTES[kind]

@@ -43,7 +43,7 @@ class Timing:
         return cls(median, low, high, min(milliseconds), len(milliseconds), tuple(milliseconds))
 
     def as_dict(self) -> dict[str, float]:
-        """For a report: without the samples, and with the 0.99 quantile where there are enough to have one."""
+        """For a report: without the samples, and with the 0.99 quantile where there are enough for one."""
         found = {name: round(value, 5) for name, value in vars(self).items() if name != "samples"}
         if self.runs >= RUNS_OF_A_PERCENTILE:
             found["p99"] = round(statistics.quantiles(self.samples, n=100, method="inclusive")[98], 5)

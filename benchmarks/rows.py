@@ -1,7 +1,7 @@
 """The one record of every figure: who computed what, how long it took, and how that was checked.
 
-A contest is timed by `contest.take_turns`, and `rows_of` makes a row of each contestant: its times, its ratio to
-the reference of the same run, and its shares of what the machine itself can do.
+A contest is timed by `contest.take_turns`, and `Contest.rows` makes a row of each contestant: its times, its
+ratio to the reference of the same run, and its shares of what the machine itself can do.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 from ceilings import Ceilings
@@ -27,6 +28,9 @@ class Work(NamedTuple):
     flops: int | None = None
 
 
+UNCOUNTED = Work()
+
+
 @dataclass(frozen=True)
 class Row:
     """One contestant of one case.
@@ -34,8 +38,8 @@ class Row:
     Attributes:
         stage: the part of the suite.
         case: everything that the time depends on but who computes it: shapes, dtype, pass.
-        role: REFERENCE, whom the others of the case are compared with; OURS; PEER; FLOOR, what the machine takes
-            for the least work; PART, a share of the contestant `whole`.
+        role: REFERENCE, whom the others of the case are compared with; OURS; PEER; FLOOR, what the machine
+            takes for the least work; PART, a share of the contestant `whole`.
         work: counted from the shapes; the same for all contestants of a case.
         items, item: how many of what a run goes through, for a rate.
         peak_bytes: held at the peak beyond what was held before.
@@ -52,7 +56,7 @@ class Row:
     role: str
     dtype: str
     timing: Timing
-    work: Work = Work()
+    work: Work = UNCOUNTED
     items: float | None = None
     item: str | None = None
     peak_bytes: int | None = None
@@ -101,7 +105,7 @@ class Contest:
     stage: str
     case: str
     dtype: str
-    work: Work = Work()
+    work: Work = UNCOUNTED
     items: float | None = None
     item: str | None = None
     checked: str | None = None
@@ -136,7 +140,7 @@ class Contest:
                 role,
                 self.dtype,
                 timing,
-                self.work if role != PART else Work(),
+                self.work if role != PART else UNCOUNTED,
                 each if rival else None,
                 self.item if rival else None,
                 (memory or {}).get(who),
@@ -163,7 +167,7 @@ def _compared(row: Row, reference: Timing, share: float) -> Row:
             share
             * statistics.median(reference.samples[first:last])
             / statistics.median(own.samples[first:last])
-            for first, last in zip(ends, ends[1:], strict=False)
+            for first, last in pairwise(ends)
         )
     return replace(
         row,
