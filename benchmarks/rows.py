@@ -68,7 +68,7 @@ class Row:
     block_ratios: tuple[float, ...] | None = None
 
     def as_dict(self, ceilings: Ceilings | None = None) -> dict[str, Any]:
-        """The row of a report; with `ceilings`, its shares of them."""
+        """The row of a report; with `ceilings`, with its shares of them."""
         seconds = self.timing.median / 1e3
         found = {
             "stage": self.stage,
@@ -92,10 +92,7 @@ class Row:
             "whole": self.whole,
             "at": self.at,
         }
-        if ceilings is not None and self.role != PART:
-            found["of_copy"] = _rounded(ceilings.share_of_copy(self.work.bytes, seconds))
-            found["of_matrix"] = _rounded(ceilings.share_of_matrix(self.work.flops, seconds, self.dtype))
-        return found
+        return found if ceilings is None else with_shares(found, ceilings)
 
 
 @dataclass(frozen=True)
@@ -153,6 +150,15 @@ class Contest:
                 row = _compared(row, timings[reference], share)
             made.append(row)
         return made
+
+
+def with_shares(row: dict[str, Any], ceilings: Ceilings) -> dict[str, Any]:
+    """The row of a report with its shares of the machine's ceilings; a part's work is not counted."""
+    seconds = row["milliseconds"]["median"] / 1e3
+    return row | {
+        "of_copy": _rounded(ceilings.share_of_copy(row["bytes"], seconds)),
+        "of_matrix": _rounded(ceilings.share_of_matrix(row["flops"], seconds, row["dtype"])),
+    }
 
 
 def _compared(row: Row, reference: Timing, share: float) -> Row:
