@@ -4,8 +4,8 @@
     python benchmarks/bench.py --only ops          one stage again, into today's file
     python benchmarks/bench.py --quick --output D  does everything work? Its figures mean nothing
 
-Whatever is compared takes turns in one run, and is found right first. One JSON file, a Markdown page and plots
-a machine and date, in `benchmarks/results/`. Leave the machine alone meanwhile.
+Whatever is compared takes turns in one run, and is found right first. One JSON file, a Markdown page and
+plots a machine and date, in `benchmarks/results/`. Leave the machine alone meanwhile.
 """
 
 from __future__ import annotations

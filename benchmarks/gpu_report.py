@@ -4,8 +4,8 @@
     python benchmarks/gpu_report.py --device cpu --output DIR     the same on a CPU, small: a rehearsal
 
 It uses the Python it is started with, which needs torch, triton, transformers, numpy and pytest. What needs
-more (DALI, DeepSpeed) is measured where it is installed. One JSON file, a Markdown page and plots say what came
-of each stage; the first ones are the most telling.
+more (DALI, DeepSpeed) is measured where it is installed. One JSON file, a Markdown page and plots say what
+came of each stage; the first ones are the most telling.
 """
 
 from __future__ import annotations
