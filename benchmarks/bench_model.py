@@ -86,7 +86,12 @@ def step(case: Case, limits: Limits) -> list[Row]:
         checked=contests.CHECKED_STEP[case.dtype == "float32"],
         roles=ROLES,
     )
-    rows = timed(shared, runs | floors, case, limits)
+    rows = [
+        replace(row, work=Work(flops=model_floors.floating_point_operations(floors[row.contestant])))
+        if row.contestant in floors
+        else row
+        for row in timed(shared, runs | floors, case, limits)
+    ]
     for who, model in models.items():
         pieces = model_parts.parts(model, given)
         of = replace(shared, roles=dict.fromkeys(pieces, PART), whole=who, work=UNCOUNTED)
