@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-TOPICS = ("Pre-training", "The ops", "The model", "Data", "Training", "Tasks", "Looking at it", "Measuring")
+TOPICS = ("Pre-training", "The ops", "The model", "Data", "Training", "Tasks", "Measuring")
 PLAN = "docs/results/pretrain-scenes.md"
 TASKS = "docs/results/tasks.md"
 TRAINING = "docs/results/training.md"
@@ -61,16 +61,18 @@ def _ratio(
 
 COMPILED = "reference, compiled"
 FORWARD_WHY = (
-    "`torch.compile` fuses the reference into the same single pass, and both move their bytes faster than a copy moves as"
-    " many: there is nothing left to save but the bytes. Profiled and tried, by hand: the embedding added in the same pass"
-    " (the kernel alone 1.15 ms, then 0.69), winners not written where nothing learns (0.61, as long as summing the bytes"
-    " that are read: 0.585), software prefetch at three distances (no gain), less Python around the call (65 to 26"
-    " microseconds). What the kernel saves is the backward."
+    "`torch.compile` fuses the reference into the same single pass, and both move their bytes faster "
+    "than a copy moves as many: there is nothing left to save but the bytes. Profiled and tried, by "
+    "hand: the embedding added in the same pass (the kernel alone 1.15 ms, then 0.69), winners not "
+    "written where nothing learns (0.61, as long as summing the bytes that are read: 0.585), software "
+    "prefetch at three distances (no gain), less Python around the call (65 to 26 microseconds). What "
+    "the kernel saves is the backward."
 )
 RETRIEVAL_WHY = (
-    "A profile of a pass: 82 % float32 matrix products, which both sides make. Exact algebra spares the backbone and 1.3 of"
-    " 12 layers. Four ways past it were tried ([how](../docs/results/tasks-retrieval.md#speed)): larger passes, packed weights with"
-    " GELU fused, oneDNN's bfloat16 mode, and products of split floats (`bf16x2`), the nearest."
+    "A profile of a pass: 82 % float32 matrix products, which both sides make. Exact algebra spares the "
+    "backbone and 1.3 of 12 layers. Four ways past it were tried ([how]"
+    "(../docs/results/tasks-retrieval.md#speed)): larger passes, packed weights with GELU fused, oneDNN's bfloat16 mode, and "
+    "products of split floats (`bf16x2`), the nearest."
 )
 
 TARGETS = (
