@@ -71,8 +71,8 @@ FORWARD_WHY = (
 RETRIEVAL_WHY = (
     "A profile of a pass: 82 % float32 matrix products, which both sides make. Exact algebra spares the "
     "backbone and 1.3 of 12 layers. Four ways past it were tried ([how]"
-    "(../docs/results/tasks-retrieval.md#speed)): larger passes, packed weights with GELU fused, oneDNN's bfloat16 mode, and "
-    "products of split floats (`bf16x2`), the nearest."
+    "(../docs/results/tasks-retrieval.md#speed)): larger passes, packed weights with GELU fused, "
+    "oneDNN's bfloat16 mode, and products of split floats (`bf16x2`), the nearest."
 )
 
 TARGETS = (

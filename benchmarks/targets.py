@@ -88,8 +88,9 @@ def page(report: dict[str, Any]) -> str:
         "",
         "Written by `python benchmarks/targets.py --write`. Ratios are of medians of contestants that took",
         f"turns in one run, {run}.",
-        f"It took {seconds / 60:.1f} minutes; asked were at most 15. The other figures stand in the pages that",
-        "they are linked to, with their commands; all on 2 cores of an Intel Xeon. Nothing was measured on a GPU.",
+        f"It took {seconds / 60:.1f} minutes; asked were at most 15. The other figures stand in the pages",
+        "that they are linked to, with their commands; all on 2 cores of an Intel Xeon. Nothing was measured",
+        "on a GPU.",
         "",
         f"{counts[MET]} met, {counts[MISSED]} not met, {counts[UNKNOWN]} not measured.",
     ]
