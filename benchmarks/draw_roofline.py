@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import sys
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import stored
-from drawing import Drawing, fitted, looks, width_of
+from drawing import Drawing, close_axis, fitted, looks, width_of
 from stored import Report, Row
 
-from pixelbert_fast.visualize.axes import Axis, log_axis, number
+from pixelbert_fast.visualize.axes import Axis, number
 
 TITLE = "Roofline of the ops"
 WIDTH, LEFT, RIGHT, TOP, HEIGHT, GAP = 920, 62, 16, 66, 340, 72
 STRIP, COLUMN, LABELS = 240, 26, 22
 # Less is over before a rate means anything.
 LEAST_BYTES = 1 << 20
-# Between stems, and between marks of one stem: a mark is 10 wide.
-LEAST_APART, NEAR = 22, 6.0
+# Between stems, between marks of one stem (10 wide), and from a stem to its place.
+LEAST_APART, NEAR, FARTHEST = 24, 8.0, 40.0
 RIVALS = ("reference", "ours", "peer")
 
 
@@ -88,17 +89,17 @@ def draw(report: Report) -> str | None:
 
 def _moving(drawing: Drawing, points: list[Point], copy: float | None, width: float, numbers, shapes) -> None:
     """Ops that only select values: bytes a second, a column a case."""
-    up = log_axis([one.rate for one in points] + ([copy] if copy else []))
+    up = close_axis([one.rate for one in points] + ([copy] if copy else []))
     plot = Plot(LEFT, width, None, up)
     drawing.text(LEFT, TOP - 14, "no arithmetic: GB/s", "head")
     _frame(drawing, plot)
     cases = list(dict.fromkeys(one.case for one in points))
     places = {case: LEFT + width * (place + 0.5) / len(cases) for place, case in enumerate(cases)}
     if copy:
-        y = plot.y(copy)
-        drawing.line(LEFT, y, LEFT + width, y, "roof")
-        drawing.text(LEFT + width - 4, y - 6, f"a copy: {copy:,g} GB/s", "small over end")
+        drawing.line(LEFT, plot.y(copy), LEFT + width, plot.y(copy), "roof")
     _stacks(drawing, plot, points, places, places, numbers, shapes)
+    if copy:
+        drawing.text(LEFT + width - 4, plot.y(copy) - 6, f"a copy: {copy:,g} GB/s", "small over end")
 
 
 def _computing(drawing: Drawing, points, copy, roofs, box: tuple[float, float], numbers, shapes) -> None:
@@ -106,49 +107,70 @@ def _computing(drawing: Drawing, points, copy, roofs, box: tuple[float, float], 
     used = {one.row.get("dtype") for one in points}
     roofs = {dtype: rate for dtype, rate in roofs.items() if dtype in used}
     ridges = [rate / copy for rate in roofs.values()] if copy else []
-    across = log_axis([one.intensity for one in points] + [ridge / 2 for ridge in ridges])
-    plot = Plot(*box, across, log_axis([one.rate for one in points] + list(roofs.values())))
+    across = close_axis(
+        [one.intensity for one in points] + [ridge * part for ridge in ridges for part in (0.4, 1.5)]
+    )
+    plot = Plot(*box, across, close_axis([one.rate for one in points] + list(roofs.values())))
     drawing.text(plot.left, TOP - 14, "products: GFLOP/s over FLOPs a byte", "head")
     _frame(drawing, plot)
     for tick in across.ticks:
         x, bottom = plot.x(tick), TOP + HEIGHT
         drawing.line(x, bottom, x, bottom + 4, "axis")
-        drawing.text(x, bottom + LABELS + 14, number(tick), "small faint middle")
-    for (dtype, rate), dash in zip(sorted(roofs.items()), ("", " dashed", " dotted"), strict=False):
-        y = plot.y(rate)
-        start = max(rate / copy, across.least) if copy else across.least
-        if start < across.most:
-            drawing.line(plot.x(start), y, plot.left + plot.width, y, f"roof{dash}")
-        said = f"products in {dtype}: {rate:,.0f} GFLOP/s"
-        # At the ridge, since points lie to the right of it where there is room.
-        begin, right = plot.x(min(start, across.most)) + 6, plot.left + plot.width - 4
-        if begin + width_of(said, 11) < right:
-            drawing.text(begin, y - 6, said, "small over")
-        else:
-            drawing.text(right, y - 6, said, "small over end")
-    if copy and roofs:
-        start = max(across.least, plot.up.least / copy)
-        stop = min(max(ridges), across.most)
-        if start < stop:
-            ends = plot.x(start), plot.y(start * copy), plot.x(stop), plot.y(stop * copy)
-            drawing.line(*ends, "roof")
-            drawing.text(ends[0] + 10, ends[1] - 4, f"a copy: {copy:,g} GB/s", "small over")
+        drawing.text(x, bottom + LABELS + 34, number(tick), "small faint middle")
+    said = _roofs(drawing, plot, copy, roofs)
     places = {one.case: plot.x(one.intensity) for one in points}
     stems = spread(places, plot.left + 8, plot.left + plot.width - 8)
     _stacks(drawing, plot, points, places, stems, numbers, shapes)
+    for x, y, text, kind in said:  # after the marks, which would hide it
+        drawing.text(x, y, text, kind)
+
+
+def _roofs(drawing: Drawing, plot: Plot, copy: float | None, roofs: dict[str, float]) -> list[tuple]:
+    """The slope of a copy up to the ridges, from each on what products reach, and what to say of them."""
+    said = []
+    least, right = plot.across.least, plot.left + plot.width
+    for (dtype, rate), dash in zip(sorted(roofs.items()), ("", " dashed", " dotted"), strict=False):
+        y, start = plot.y(rate), max(rate / copy, least) if copy else least
+        drawing.line(plot.x(start), y, right, y, f"roof{dash}")
+        text = f"products in {dtype}: {rate:,.0f} GFLOP/s"
+        # At the ridge, since most points are to the right of it.
+        fits = plot.x(start) + 10 + width_of(text, 11) < right
+        x, kind = (plot.x(start) + 6, "small over") if fits else (right - 4, "small over end")
+        said.append((x, y - 6, text, kind))
+    if copy and roofs:
+        start, stop = max(least, plot.up.least / copy), max(roofs.values()) / copy
+        if start < stop:
+            ends = plot.x(start), plot.y(start * copy), plot.x(stop), plot.y(stop * copy)
+            drawing.line(*ends, "roof")
+            said.append((ends[0] + 10, ends[1] - 4, f"a copy: {copy:,g} GB/s", "small over"))
+    return said
 
 
 def spread(places: dict[str, float], least: float, most: float) -> dict[str, float]:
-    """Places of labels in the order of `places`, no two nearer than a label is wide, within the ends."""
-    order = sorted(places, key=places.__getitem__)
-    found: dict[str, float] = {}
-    last = least - LEAST_APART
-    for case in order:
-        last = found[case] = max(places[case], last + LEAST_APART)
-    last = most + LEAST_APART
-    for case in reversed(order):
-        last = found[case] = min(found[case], last - LEAST_APART)
+    """Places of stems in the order of `places` and within the ends, as far apart as marks need.
+
+    They are nearer than that where some would otherwise stand farther than `FARTHEST` from their place.
+    """
+    for apart in (LEAST_APART, 20, 16, 13, 11, 8, 6, 4, 2, 1):
+        found = _spread(places, least, most, apart)
+        if max(abs(found[case] - x) for case, x in places.items()) <= FARTHEST:
+            break
     return found
+
+
+def _spread(places: dict[str, float], least: float, most: float, apart: float) -> dict[str, float]:
+    """From the left each as near to its place as the one before allows, then half of the way back."""
+    order = sorted(places, key=places.__getitem__)
+    right, left = {}, {}
+    last = least - apart
+    for case in order:
+        last = right[case] = max(places[case], last + apart)
+    last = most + apart
+    for case in reversed(order):
+        last = left[case] = min(places[case], last - apart)
+    middle = {case: (right[case] + left[case]) / 2 for case in order}
+    over = max(0.0, middle[order[-1]] - most) - max(0.0, least - middle[order[0]])
+    return {case: x - over for case, x in middle.items()}
 
 
 def _frame(drawing: Drawing, plot: Plot) -> None:
@@ -162,12 +184,16 @@ def _frame(drawing: Drawing, plot: Plot) -> None:
 def _stacks(drawing: Drawing, plot: Plot, points, places, stems, numbers, shapes) -> None:
     """Each case as its contestants above its number, on a stem that stands where its place is, or near by."""
     foot = TOP + HEIGHT
+    ordered = sorted(stems, key=stems.__getitem__)
+    apart = min((stems[b] - stems[a] for a, b in pairwise(ordered)), default=LEAST_APART)
+    levels = 1 if apart >= 16 else 2 if apart >= 8 else 3
     for case, x in stems.items():
         own = sorted((one for one in points if one.case == case), key=lambda one: one.rate)
         ys = [plot.y(one.rate) for one in own]
         drawing.line(x, ys[-1], x, foot - 12, "lead")
         drawing.line(x, foot - 12, places[case], foot, "lead")
-        drawing.text(x, foot + LABELS - 6, str(numbers[case]), "small head over middle")
+        down = foot + LABELS - 6 + 11 * (ordered.index(case) % levels)
+        drawing.text(x, down, str(numbers[case]), "small head over middle")
         beside: list[tuple[float, float]] = []
         for one, y in zip(own, ys, strict=True):
             near = [shift for shift, there in beside if abs(there - y) < 2 * NEAR]
@@ -180,7 +206,7 @@ def _stacks(drawing: Drawing, plot: Plot, points, places, stems, numbers, shapes
 
 def _legend(drawing: Drawing, report: Report, numbers: dict[str, int], shapes) -> float:
     """Who is which mark, which case is which number, and what the axes count; its lower end."""
-    x, y = 18.0, float(TOP + HEIGHT + LABELS + 44)
+    x, y = 18.0, float(TOP + HEIGHT + LABELS + 62)
     for who, look in shapes.items():
         needed = 40 + 7 * len(who)
         if x + needed > WIDTH:
@@ -197,7 +223,7 @@ def _legend(drawing: Drawing, report: Report, numbers: dict[str, int], shapes) -
     note = (
         "Bytes and FLOPs are the fewest that the work needs, counted from its shapes. Marks are medians; "
         "stems too near each other stand apart and lean to their place. The roofs were measured in the same "
-        "run. An op that computes nothing has no place over FLOPs a byte, and is shown by its bytes a second alone. "
+        "run. An op that computes nothing has no place over FLOPs a byte, only bytes a second. "
         "Data that stays in a cache can be above the copy."
     )
     return drawing.notes(y + 24, note + left_out) + 4

@@ -10,7 +10,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import stored
 import written
-from drawing import Drawing, fitted
+from drawing import Drawing, close_axis, fitted
 from stored import Report, Row
 
 from pixelbert_fast.visualize.axes import Axis, number
@@ -54,7 +54,9 @@ def draw(report: Report) -> str | None:
     if not cases:
         return None
     shown, left_out = _most(cases)
-    axis = axis_of([value for _, each in shown for row in each for value in (_ratio(row), *_quartiles(row))])
+    axis = close_axis(
+        [1.0] + [value for _, each in shown for row in each for value in (_ratio(row), *_quartiles(row))]
+    )
     drawing = Drawing(WIDTH, f"{TITLE}, {report['machine']['device']}")
     bottom = TOP + sum(CASE + PITCH * len(each) for _, each in shown) + 6
     for tick in axis.ticks:
@@ -79,15 +81,6 @@ def draw(report: Report) -> str | None:
     if left_out:
         note += f" Cases that stand in the tables only: {left_out}."
     return drawing.svg(drawing.notes(bottom + 38, note) + 4)
-
-
-def axis_of(ratios: list[float]) -> Axis:
-    """From the least to the most of `ratios` and 1, with a little room, and round ticks between."""
-    least, most = min(1.0, *ratios) / 1.15, max(1.0, *ratios) * 1.15
-    digits = (1, 2, 5) if most / least < 3000 else (1,)
-    powers = range(math.floor(math.log10(least)), math.ceil(math.log10(most)) + 1)
-    ticks = (digit * 10.0**power for power in powers for digit in digits)
-    return Axis(least, most, tuple(tick for tick in ticks if least <= tick <= most), log=True)
 
 
 def _most(cases: list) -> tuple[list, int]:

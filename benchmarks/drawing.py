@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from pixelbert_fast.visualize.markup import escaped  # noqa: E402 - needs the path above
+from pixelbert_fast.visualize.axes import Axis  # noqa: E402 - needs the path above
+from pixelbert_fast.visualize.markup import escaped  # noqa: E402
 
 # Of the letters used here, in parts of their size; a little too wide rather than too narrow.
 LETTER = 0.56
@@ -92,6 +95,18 @@ def wrapped(text: str, width: float, size: float = SIZE) -> list[str]:
         else:
             lines.append(word)
     return lines
+
+
+def close_axis(values: Sequence[float], room: float = 1.15) -> Axis:
+    """A logarithmic axis that ends `room` times beyond the least and the most of values above 0.
+
+    Raises ValueError for no values.
+    """
+    least, most = min(values) / room, max(values) * room
+    digits = (1, 2, 5) if most / least < 3000 else (1,)
+    powers = range(math.floor(math.log10(least)), math.ceil(math.log10(most)) + 1)
+    ticks = (digit * 10.0**power for power in powers for digit in digits)
+    return Axis(least, most, tuple(tick for tick in ticks if least <= tick <= most), log=True)
 
 
 def looks(rows: list[dict]) -> dict[str, tuple[str, str]]:
