@@ -304,6 +304,6 @@ def changed(
         if row["times_faster"] is not None:
             row["times_faster"] /= factor
             row["ratio_quartiles"] = [value / factor for value in row["ratio_quartiles"]]
-            row["block_ratios"] = [value / factor for value in row["block_ratios"]]
+            row["block_ratios"] = row["block_ratios"] and [value / factor for value in row["block_ratios"]]
         row |= fields
     return made
