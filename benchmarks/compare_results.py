@@ -73,7 +73,8 @@ def named(key: Key) -> str:
     """A row in words."""
     stage, case, contestant, at = key
     place = "".join(f", {name} {value:g}" for name, value in at)
-    return f"{stage}: {case}{place}: {contestant}"
+    said = case if case.startswith(stage) else f"{stage}: {case}"
+    return f"{said}{place}: {contestant}"
 
 
 def told(verdicts: list[Verdict], *, absolute: bool) -> list[str]:
@@ -152,7 +153,8 @@ def compare(
 
 
 def _machine(report: Report) -> str:
-    return f"{report['machine']['device']} with {report['machine'].get('threads')} threads"
+    device, threads = str(report["machine"]["device"]), report["machine"].get("threads")
+    return device if "threads" in device or threads is None else f"{device}, {threads} threads"
 
 
 def _title(report: Report) -> str:

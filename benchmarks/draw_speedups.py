@@ -10,7 +10,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import stored
 import written
-from drawing import Drawing, close_axis, fitted
+from drawing import Drawing, close_axis, fitted, short
 from stored import Report, Row
 
 from pixelbert_fast.visualize.axes import Axis, number
@@ -19,7 +19,7 @@ TITLE = "Times as fast as the reference"
 WIDTH, LEFT, RIGHT, TOP = 920, 290, 160, 64
 CASE, PITCH, BAR = 26, 18, 9
 # More would make a file too large to look at; what is left out stands in the tables.
-MOST_ROWS = 110
+MOST_ROWS = 120
 
 
 def cases_of(report: Report) -> list[tuple[str, list[Row]]]:
@@ -67,8 +67,9 @@ def draw(report: Report) -> str | None:
         drawing.text(12, y + 17, fitted(name, WIDTH - 24, 11.5), "small head")
         y += CASE
         end = y + PITCH * len(each)
-        for tick in axis.ticks:
-            drawing.line(_x(axis, tick), y - 2, _x(axis, tick), end)
+        drawing.path(
+            "".join(f"M{short(_x(axis, tick))} {y - 2:.0f}V{end:.0f}" for tick in axis.ticks), "grid"
+        )
         for place, row in enumerate(each):
             _row(drawing, row, axis, y + PITCH * (place + 0.5))
         drawing.line(_x(axis, 1.0), y - 2, _x(axis, 1.0), end, "thick")  # over the bars, which begin at it
@@ -84,9 +85,9 @@ def draw(report: Report) -> str | None:
 
 
 def _most(cases: list) -> tuple[list, int]:
-    shown, count = [], 0
+    shown, count = [], 0.0
     for place, one in enumerate(cases):
-        count += len(one[1])
+        count += len(one[1]) + 0.5
         if count > MOST_ROWS and shown:
             return shown, len(cases) - place
         shown.append(one)
@@ -108,7 +109,6 @@ def _row(drawing: Drawing, row: Row, axis: Axis, y: float) -> None:
     quartiles = _quartiles(row)
     if len(quartiles) == 2:
         low, high = (_x(axis, value) for value in quartiles)
-        drawing.line(low, y, high, y, "thin")
-        for x in (low, high):
-            drawing.line(x, y - 6, x, y + 6, "thin")
+        ends = "".join(f"M{short(x)} {short(y - 6)}v12" for x in (low, high))
+        drawing.path(f"M{short(low)} {short(y)}H{short(high)}{ends}", "thin")
     drawing.text(WIDTH - 8, y + 4, written.ratio_with_quartiles(row), "small end")

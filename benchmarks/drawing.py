@@ -32,12 +32,12 @@ text { fill: var(--ink); font: 12.5px system-ui, -apple-system, "Segoe UI", Robo
 .over { paint-order: stroke; stroke: var(--ground); stroke-width: 4px; stroke-linejoin: round; }
 .middle { text-anchor: middle; } .end { text-anchor: end; }
 .ground { fill: var(--ground); }
-.grid { stroke: var(--line); }
+.grid { stroke: var(--line); fill: none; }
 .axis { stroke: var(--faint); }
 .roof { stroke: var(--ink); stroke-width: 1.8; fill: none; }
 .dashed { stroke-dasharray: 6 4; } .dotted { stroke-dasharray: 2 3; }
-.thick { stroke: var(--ink); stroke-width: 3; }
-.thin { stroke: var(--ink); stroke-width: 1.3; }
+.thick { stroke: var(--ink); stroke-width: 3; fill: none; }
+.thin { stroke: var(--ink); stroke-width: 1.3; fill: none; }
 .lead { stroke: var(--faint); stroke-width: .8; }
 .ours { fill: var(--ours); stroke: var(--ours); }
 .peer { fill: var(--ground); stroke: var(--peer); stroke-width: 1.8; }
@@ -140,6 +140,10 @@ class Drawing:
     def line(self, x1: float, y1: float, x2: float, y2: float, kind: str = "grid") -> None:
         places = f'x1="{short(x1)}" y1="{short(y1)}" x2="{short(x2)}" y2="{short(y2)}"'
         self.parts.append(f'<line class="{kind}" {places}/>')
+
+    def path(self, steps: str, kind: str) -> None:
+        """Several lines of one look."""
+        self.parts.append(f'<path class="{kind}" d="{steps}"/>')
 
     def bar(self, x: float, y: float, width: float, height: float, fill: str, said: str = "") -> None:
         """A box with a pattern (`p0` to `p5`), or of a class; `said` when it is pointed at."""

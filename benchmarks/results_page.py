@@ -109,9 +109,10 @@ def _outcome(stage: dict) -> str:
 
 def _failures(report: Report) -> list[str]:
     return [
-        f"{name}: {' '.join(str(sentence).split())[:MOST_FAILURE]}"
+        f"{name}: {written.plain(str(sentence)[:MOST_FAILURE])}"
         for name, stage in report["stages"].items()
         for sentence in stage.get("failed") or []
+        if str(sentence).strip()
     ]
 
 
@@ -121,7 +122,7 @@ def not_measured(report: Report) -> list[str]:
     for name, stage in report["stages"].items():
         skipped = [stage["skipped"]] if stage.get("skipped") else []
         for sentence in [*(stage.get("not_measured") or []), *skipped]:
-            found.setdefault(" ".join(str(sentence).split()), []).append(name)
+            found.setdefault(written.plain(sentence), []).append(name)
     return [f"{', '.join(names)}: {sentence}" for sentence, names in found.items()]
 
 

@@ -8,9 +8,11 @@ NOTHING = ""
 
 
 def milliseconds(value: float) -> str:
-    """Three digits or more, in plain figures: 0.918, 8.37, 93.9, 1,480."""
+    """Two digits or more, in plain figures: 0.00042, 0.918, 8.37, 93.9, 1,480."""
     if value >= 100:
         return f"{value:,.0f}"
+    if value < 0.1:
+        return f"{value:.2g}"
     return f"{value:.{1 if value >= 10 else 2 if value >= 1 else 3}f}"
 
 
@@ -48,12 +50,17 @@ def share(value: float | str | None) -> str:
     """A share as per cent; below half of one it says so."""
     if not value:
         return NOTHING
-    return "< 1 %" if value < 0.005 else f"{100 * value:.0f} %"
+    return "below 1 %" if value < 0.005 else f"{100 * value:.0f} %"
+
+
+def plain(text: object) -> str:
+    """Any text in one line, in which nothing is taken for a tag."""
+    return " ".join(str(text).replace("<", "&lt;").split())
 
 
 def cell(value: object) -> str:
-    """Any text as one cell of a table: in one line, with its bars escaped."""
-    return " ".join(str(value).replace("|", "\\|").split())
+    """Any text as one cell of a table, with its bars escaped."""
+    return plain(value).replace("|", "\\|")
 
 
 def table(heads: Sequence[str], lines: Sequence[Sequence[object]]) -> list[str]:

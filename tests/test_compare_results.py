@@ -47,7 +47,7 @@ def test_what_became_slower_beyond_noise_is_named_and_ends_with_1(compared) -> N
     status, out, _ = compared(cpu_report(), slower)
     assert status == 1
     assert "0 improved, 2 regressed" in out
-    assert "| regressed | step: step: r50, frozen norm, float32" in out and "-23.1 %" in out
+    assert "| regressed | step: r50, frozen norm, float32" in out and "-23.1 %" in out
 
 
 def test_what_became_faster_is_no_regression(compared) -> None:
