@@ -78,8 +78,9 @@ def _above(path: Path, report: Report) -> str:
     revision = f", revision `{report['revision']}`" if report.get("revision") else ""
     return (
         f"**{report['machine']['device']}**: {stored.versions(report)}; `{report['command']}`, "
-        f"{report['date']}{revision}. Median times of contestants that took turns, after their results were "
-        f"compared; in brackets the quartiles of the ratio within rounds. All of it, with plots: [{page}]({page})."
+        f"{report['date']}{revision}. Median times of contestants that took turns, after their results "
+        "were compared; in brackets the quartiles of the ratio within rounds. "
+        f"All of it, with plots: [{page}]({page})."
     )
 
 

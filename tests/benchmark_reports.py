@@ -33,7 +33,7 @@ def contest(stage: str, case: str, entries: list[Entry], **fields: Any) -> list[
     """The rows of a case: (contestant, role, median in ms) each, with what they share as `fields`."""
     moved, flops = fields.get("bytes"), fields.get("flops")
     dtype = fields.get("dtype", "float32")
-    runs = fields.pop("runs", 41)
+    runs, copied = fields.pop("runs", 41), fields.pop("copy_rate", COPY_RATE)
     first = next((median for _, role, median in entries if role == REFERENCE), None)
     rows = []
     for who, role, median in entries:
@@ -59,7 +59,7 @@ def contest(stage: str, case: str, entries: list[Entry], **fields: Any) -> list[
                 "peak_bytes": fields.get("peak_bytes"),
                 "bytes": moved,
                 "flops": flops,
-                "of_copy": moved and float(f"{moved / seconds / COPY_RATE / 1e9:.4g}"),
+                "of_copy": moved and float(f"{moved / seconds / copied / 1e9:.4g}"),
                 "of_matrix": float(f"{flops / seconds / MATRIX[dtype] / 1e9:.4g}") if flops else None,
                 "checked": fields.get("checked") if rival and role != REFERENCE else None,
                 "whole": None,
@@ -235,7 +235,13 @@ def gpu_report() -> dict[str, Any]:
         (COPY, FLOOR, 0.29),
     ]
     rows = contest(
-        "ops", f"{case}: forward + backward", entries, bytes=820_000_000, flops=0, dtype="bfloat16"
+        "ops",
+        f"{case}: forward + backward",
+        entries,
+        copy_rate=2850.0,
+        bytes=820_000_000,
+        flops=0,
+        dtype="bfloat16",
     )
     goal = {
         "case": case,
@@ -271,7 +277,7 @@ def gpu_report() -> dict[str, Any]:
         "revision": "0123abc, changed",
         "command": "make gpu-report",
         "ceilings": {
-            "copy_gigabytes_per_second": 2650.0,
+            "copy_gigabytes_per_second": 2850.0,
             "matrix_gigaflops_per_second": {"float32": 45e3, "bfloat16": 680e3},
         },
         "stages": {
