@@ -22,12 +22,12 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
+import case_tables
 import ceilings
 import contest
 import model_contests as contests
 import model_floors
 import model_parts
-import results_page
 import vilt_contest
 from model_contests import Case
 from rows import FLOOR, PART, PEER, REFERENCE, UNCOUNTED, Contest, Row, Work
@@ -249,7 +249,7 @@ def main() -> None:
             case = cases(options.device)["step" if name.endswith("step") else "pair"]
             case = replace(case, dtype=dtype, norm=options.norm, preset=options.preset)
             found = run(name, case, limits)
-            print(f"\n{results_page.tables([row.as_dict(roofs) for row in found])}", flush=True)
+            print("", *case_tables.of_stage([row.as_dict(roofs) for row in found]), sep="\n", flush=True)
 
 
 if __name__ == "__main__":

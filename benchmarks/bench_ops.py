@@ -20,10 +20,10 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
+import case_tables
 import ceilings
 import contest
 import op_contests
-import results_page
 from op_contests import Case
 from rows import FLOOR, PEER, REFERENCE, Contest, Row, Work
 
@@ -121,7 +121,7 @@ def main() -> None:
         )
         modes = tuple(op_contests.MODES) if options.compile else ()
         found = contests(case, compiled=modes, rounds=options.rounds, seconds=options.seconds)
-        print(f"\n{results_page.tables([row.as_dict(roofs) for row in found])}", flush=True)
+        print("", *case_tables.of_stage([row.as_dict(roofs) for row in found]), sep="\n", flush=True)
 
 
 SMALL = {"batch": 4, "channels": 512, "height": 24, "width": 32, "dimensions": 256}

@@ -40,7 +40,7 @@ class Row:
         case: everything that the time depends on but who computes it: shapes, dtype, pass.
         role: REFERENCE, whom the others of the case are compared with; OURS; PEER; FLOOR, what the machine
             takes for the least work; PART, a share of the contestant `whole`.
-        work: counted from the shapes; the same for all contestants of a case.
+        work: counted from the shapes; the same for all rivals of a case.
         items, item: how many of what a run goes through, for a rate.
         peak_bytes: held at the peak beyond what was held before.
         checked: how the result was found right before it was timed; None for floors and parts.
@@ -137,7 +137,7 @@ class Contest:
                 role,
                 self.dtype,
                 timing,
-                self.work if role != PART else UNCOUNTED,
+                self.work if rival else UNCOUNTED,
                 each if rival else None,
                 self.item if rival else None,
                 (memory or {}).get(who),

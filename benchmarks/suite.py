@@ -24,7 +24,6 @@ from typing import Any, NamedTuple
 
 import ceilings
 import contest
-import plots
 import results_page
 import torch
 from rows import Row, with_shares
@@ -260,12 +259,7 @@ def _write(suite: Suite, report: dict[str, Any], target: Path) -> None:
     if suite.finish is not None:
         suite.finish(report)
     target.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    drawn = {}
-    for kind, content in plots.plots(report).items():
-        picture = target.with_name(f"{target.stem}-{kind}.svg")
-        picture.write_text(content, encoding="utf-8")
-        drawn[kind] = picture.name
-    target.with_suffix(".md").write_text(results_page.page(report, drawn), encoding="utf-8")
+    results_page.write(report, target.parent)
 
 
 def measure_ceilings(found: Found) -> None:
