@@ -123,8 +123,8 @@ def file_name(device: str) -> str:
     if device.startswith("cuda"):
         said = torch.cuda.get_device_name(device)
     else:
-        kind = torch.backends.cpu.get_cpu_capability().lower()
-        said = f"{contest.processor_model()} {kind} {torch.get_num_threads()} threads"
+        kind, threads = torch.backends.cpu.get_cpu_capability().lower(), torch.get_num_threads()
+        said = f"{contest.processor_model()} {kind} {threads} thread{'s' if threads > 1 else ''}"
     said = re.sub(r"\((?:r|tm)\)|\b(?:processor|cpu|nvidia)\b|@.*?ghz", " ", said.lower())
     return re.sub(r"[^a-z0-9]+", "-", said).strip("-")
 
