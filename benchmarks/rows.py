@@ -43,7 +43,7 @@ class Row:
         work: counted from the shapes; the same for all rivals of a case.
         items, item: how many of what a run goes through, for a rate.
         peak_bytes: held at the peak beyond what was held before.
-        checked: how the result was found right before it was timed; None for floors and parts.
+        checked: how the result was found right before it was timed; None for floors, parts and the reference.
         at: in a series, the size that varies and its value; `case` then names the series without it.
         times_faster: the reference's median by this one's.
         ratio_quartiles: of the same, within each round.
@@ -141,7 +141,7 @@ class Contest:
                 each if rival else None,
                 self.item if rival else None,
                 (memory or {}).get(who),
-                self.checked if rival else None,
+                self.checked if rival and role != REFERENCE else None,
                 self.whole,
                 self.at,
             )

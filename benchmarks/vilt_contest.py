@@ -10,12 +10,21 @@ NAME = "ViLT-B/32"
 PAPERS_SIZE = (384, 512)
 
 
-def reader(dtype: str, device: str) -> tuple[nn.Module, dict[str, Tensor]]:
+def configuration(preset: str):
+    """ViLT-B/32's; beside the preset "tiny" a small one, whose figures mean nothing."""
+    from transformers import ViltConfig
+
+    if preset != "tiny":
+        return ViltConfig()
+    return ViltConfig(hidden_size=64, intermediate_size=128, num_hidden_layers=1, num_attention_heads=2)
+
+
+def reader(dtype: str, device: str, preset: str) -> tuple[nn.Module, dict[str, Tensor]]:
     """The model and one pair for it, at its paper's size."""
-    from transformers import ViltConfig, ViltModel
+    from transformers import ViltModel
 
     torch.manual_seed(0)
-    model = ViltModel(ViltConfig()).to(device, getattr(torch, dtype)).eval()
+    model = ViltModel(configuration(preset)).to(device, getattr(torch, dtype)).eval()
     words = torch.tensor(QUESTION)[None]
     generator = torch.Generator().manual_seed(0)
     image = torch.randn(1, 3, *PAPERS_SIZE, generator=generator).to(getattr(torch, dtype))
@@ -27,11 +36,11 @@ def learner(case: Case, size: tuple[int, int]) -> tuple[nn.Module, dict[str, Ten
 
     Beside each text an image of `size`: it has no way to read one image with several texts.
     """
-    from transformers import ViltConfig, ViltForMaskedLM
+    from transformers import ViltForMaskedLM
 
     given = batch(case)
     torch.manual_seed(0)
-    model = ViltForMaskedLM(ViltConfig()).to(case.device, getattr(torch, case.dtype))
+    model = ViltForMaskedLM(configuration(case.preset)).to(case.device, getattr(torch, case.dtype))
     images = torch.randn(case.images, 3, *size, generator=torch.Generator().manual_seed(0))
     images = images.to(case.device, getattr(torch, case.dtype))
     return model, {
