@@ -1,0 +1,155 @@
+"""What `scaling_plan.py` takes from a stored report of the suite, and from which of its rows."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import scaling_model
+from scaling_model import LEAST_SHARE, SHEETS, Range
+
+RESULTS = Path(__file__).resolve().parent / "results"
+WIDTHS = {"bfloat16": 2, "float32": 4}
+# docs/results/data.md, where no report has decoding: 256 JPEGs of 640 x 480 to 512 x 384, two threads.
+DECODED = (384, 512)
+DECODING_COMMAND = "python benchmarks/bench_decoding.py --images 256 --rounds 7"
+DECODING_RATE, DECODING_THREADS = 1101.0, 2
+# The same page: libjpeg-turbo and the header, whatever the model's size.
+JPEG_SECONDS = 1.13e-3
+
+
+class Inputs(NamedTuple):
+    """Measured figures, each with words that say where it stands.
+
+    Attributes:
+        rate: FLOP/s of a GPU by preset; `rate_by` says how.
+        measured: whether the step's time is a GPU's own.
+        optimizer: the share of the memory's bandwidth that an update reaches.
+        jpeg, pixel: CPU seconds an image, and a pixel.
+    """
+
+    rate: dict[str, Range]
+    rate_by: dict[str, str]
+    measured: bool
+    optimizer: Range
+    optimizer_by: str
+    jpeg: float
+    pixel: float
+    decoding_by: str
+
+
+def newest(folder: Path = RESULTS) -> Path | None:
+    """The last report of a GPU, else of a CPU; None: there is none of the suite's."""
+    reports = [(path, load(path)) for path in sorted(folder.glob("*.json"))]
+    dated = [
+        (gpu_of(one) is not None, one["date"], path.name, path) for path, one in reports if is_report(one)
+    ]
+    return max(dated)[-1] if dated else None
+
+
+def load(path: Path) -> dict[str, Any]:
+    """Raises SystemExit with a sentence where there is no such file, or none of JSON."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise SystemExit(f"{path} cannot be read as a report ({error}); give another by --results") from None
+
+
+def is_report(report: Any) -> bool:
+    return isinstance(report, dict) and {"machine", "date", "ceilings", "stages"} <= report.keys()
+
+
+def gpu_of(report: dict[str, Any]) -> str | None:
+    """The GPU of `SHEETS` that a report was measured on; None: another one, or a CPU."""
+    words = str(report["machine"]["device"]).replace(",", " ").split()
+    return next((name for name in SHEETS if name in words), None)
+
+
+def rows(report: dict[str, Any], stage: str, role: str = "ours") -> list[dict[str, Any]]:
+    return [row for row in report["stages"].get(stage, {}).get("rows", []) if row["role"] == role]
+
+
+def step_row(report: dict[str, Any], preset: str) -> dict[str, Any] | None:
+    """Our step that is nearest to pre-training: in bf16 if there is one, with the most FLOPs, the fastest."""
+    for dtype in WIDTHS:
+        found = [
+            row
+            for row in rows(report, "step")
+            if row["dtype"] == dtype
+            and row["flops"]
+            and row["of_matrix"]
+            and row["case"].startswith(f"step: {preset},")
+        ]
+        if found:
+            return max(found, key=lambda row: (row["flops"], row["flops"] / row["milliseconds"]["median"]))
+    return None
+
+
+def rate(report: dict[str, Any], row: dict[str, Any], gpu: str) -> tuple[Range, str]:
+    """FLOP/s that a step like `row`'s gets done on `gpu`, and words that say how that is known."""
+    took, where = row["milliseconds"], f"`{row['case']}`, {row['contestant']}"
+    if gpu_of(report) == gpu:
+        measured = Range(*(row["flops"] / took[end] * 1e3 for end in ("high", "low")))
+        return measured, f"measured: {where}, {took['median']:.4g} ms"
+    copy = report["ceilings"]["copy_gigabytes_per_second"]
+    matrix = report["ceilings"]["matrix_gigaflops_per_second"][row["dtype"]]
+    found = scaling_model.carried_rate(row["of_matrix"], WIDTHS[row["dtype"]], copy / matrix, gpu)
+    peak = scaling_model.peak(gpu)
+    return found, (
+        f"{where}: {took['median']:.4g} ms, {100 * row['of_matrix']:.1f} % of that machine's matrix rate"
+        f" of {matrix:,.0f} GFLOP/s; it copies {copy:g} GB/s, {1e3 * copy / matrix:.2g} bytes for 1,000"
+        f" FLOP, and the {gpu} {1e3 * SHEETS[gpu].bandwidth / peak:.2g} by its data sheet. So"
+        f" {100 * found.low / peak:.1f} to {100 * found.high / peak:.1f} % of the peak of {peak / 1e12:g}"
+        " TFLOP/s"
+    )
+
+
+def read(report: dict[str, Any], gpu: str) -> Inputs:
+    """What the report has to say for `gpu`.
+
+    Raises:
+        SystemExit: it has no step of ours with its share of the matrix rate.
+    """
+    own = {preset: step_row(report, preset) for preset in ("r50", "x152")}
+    if own["r50"] is None:
+        raise SystemExit(
+            'the report has no row of stage "step", role "ours", preset r50 with `flops` and `of_matrix`;'
+            " run make bench, or give another report by --results"
+        )
+    found, words = {}, {}
+    for preset, row in own.items():
+        found[preset], words[preset] = rate(report, row or own["r50"], gpu)
+        if row is None:
+            words[preset] = "not measured; r50's is taken"
+    optimizer, optimizer_by = _optimizer(report)
+    jpeg, pixel, decoding_by = _decoding(report)
+    measured = gpu_of(report) == gpu
+    return Inputs(found, words, measured, optimizer, optimizer_by, jpeg, pixel, decoding_by)
+
+
+def _optimizer(report: dict[str, Any]) -> tuple[Range, str]:
+    shares = [row["of_copy"] for row in rows(report, "optimizer") if row["of_copy"]]
+    if not shares:
+        return Range(LEAST_SHARE, 1.0), f"{100 * LEAST_SHARE:.0f} to 100 % of the data sheet's, assumed"
+    share = min(max(shares), 1.0)
+    return Range(share, 1.0), (
+        f"{100 * share:.0f} % of the data sheet's, the share of a copy's rate that an update reaches on the"
+        " machine of the report, to 100 %"
+    )
+
+
+def _decoding(report: dict[str, Any]) -> tuple[float, float, str]:
+    best = max(
+        (row for row in rows(report, "decoding") if row["per_second"] and row["item"] == "images"),
+        key=lambda row: row["per_second"],
+        default=None,
+    )
+    if best is None or gpu_of(report) is not None:
+        images, threads, by = DECODING_RATE, DECODING_THREADS, f"docs/results/data.md: `{DECODING_COMMAND}`"
+    else:
+        images, threads = best["per_second"], report["machine"]["threads"]
+        by = f"`{best['case']}`, {best['contestant']}"
+    an_image = threads / images
+    pixel = max(an_image - JPEG_SECONDS, 0.0) / (DECODED[0] * DECODED[1])
+    return min(JPEG_SECONDS, an_image), pixel, f"{by}: {images:,.0f} images/s by {threads} threads"
