@@ -76,7 +76,7 @@ class Conditions(NamedTuple):
         bandwidth: bytes a second of its memory that the optimiser gets.
         nvlink, network: bytes a second that a GPU sends within its machine, and out of it.
         cores: CPU cores beside each GPU.
-        jpeg, pixel: CPU seconds to decode an image, and to write one pixel of what the model reads.
+        file, pixel: CPU seconds to decode an image, and to write one pixel of what the model reads.
         per_machine: GPUs.
         memory: GiB of a GPU.
     """
@@ -86,7 +86,7 @@ class Conditions(NamedTuple):
     nvlink: Range
     network: Range
     cores: float
-    jpeg: float
+    file: float
     pixel: float
     per_machine: int = 8
     memory: float = 80.0
@@ -191,7 +191,7 @@ def project(made: dict[str, Any], stage: int, given: Conditions) -> Step:
     optimizer = Range(moved / given.bandwidth.high, moved / given.bandwidth.low)
     busy = Range(*map(sum, zip(compute, communication, optimizer, strict=True)))
     height, width = made["image"]["typical"]
-    decoding = images * (given.jpeg + given.pixel * height * width)
+    decoding = images * (given.file + given.pixel * height * width)
     data = Range(*(max(decoding / given.cores - one, 0.0) for one in busy))
     seconds = Range(*map(sum, zip(busy, data, strict=True)))
     return Step(

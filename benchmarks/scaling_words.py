@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from scaling_inputs import DECODED, JPEG_SECONDS, Inputs
+from scaling_inputs import DECODED, RESIZING_SECONDS, Inputs
 from scaling_model import ADAMW_BYTES, LEAST_SHARE, SGD_BYTES, SHEETS, Conditions, Range, Step, peak
 
 LEAST = f"{100 * LEAST_SHARE:.0f} %"
@@ -75,11 +75,16 @@ def wrapped(text: str, width: int = 120) -> str:
     for line in text.splitlines():
         if len(line) <= width or line.startswith("|"):
             lines.append(line)
-        else:
-            indent = "  " if line.startswith("- ") else ""
-            lines += textwrap.wrap(
-                line, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
-            )
+            continue
+        # A figure and its per cent sign stay together.
+        found = textwrap.wrap(
+            line.replace(" %", "\0%"),
+            width,
+            subsequent_indent="  " if line.startswith("- ") else "",
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+        lines += [one.replace("\0%", " %") for one in found]
     return "\n".join(lines) + "\n"
 
 
@@ -136,10 +141,10 @@ def assumptions(inputs: Inputs, given: Mapping[str, Conditions], gpu: str, name:
     rule = (
         "the case of the report carried to the recipe's shapes by FLOPs alone"
         if inputs.measured
-        else "ASSUMED: high, the step is bound by products on both machines, so its share of the rate"
-        " is the same; low, it is bound by memory on both, so the share falls as bytes a second"
-        " fall against FLOP/s. The CPU's share is of a rate that it was seen to reach, the GPU's of"
-        " its data sheet, which no product reaches: that flatters both ends"
+        else "ASSUMED: at the higher rate the step is bound by products on both machines, so its share"
+        " of the rate is the same; at the lower it is bound by memory on both, so the share falls"
+        " as bytes a second fall against FLOP/s. The CPU's share is of a rate that it was seen to"
+        " reach, the GPU's of its data sheet, which no product reaches: that flatters both ends"
     )
     height, width = DECODED
     rows = [
@@ -182,10 +187,10 @@ def assumptions(inputs: Inputs, given: Mapping[str, Conditions], gpu: str, name:
         ),
         (
             "decoding",
-            f"{1e3 * own.jpeg:.2f} ms an image and {1e9 * own.pixel:.2g} ns a pixel written",
-            f"measured, {inputs.decoding_by}, to {width} x {height}; {1e3 * JPEG_SECONDS:.2f} ms of it"
-            " are JPEG (same page), the rest is taken to grow with the pixels. A core of another machine"
-            " is taken to be as fast",
+            f"{1e3 * own.file:.2f} ms an image and {1e9 * own.pixel:.2g} ns a pixel written",
+            f"measured, {inputs.decoding_by}, to {width} x {height}; {1e3 * RESIZING_SECONDS:g} ms of it"
+            " resize (docs/results/data.md), which is taken to grow with the pixels. A core of another"
+            " machine is taken to be as fast",
         ),
         (
             "backward",

@@ -73,7 +73,7 @@ def given(**changes) -> Conditions:
         "nvlink": Range(50e9, 100e9),
         "network": Range(5e9, 10e9),
         "cores": 10.0,
-        "jpeg": 0.0,
+        "file": 0.0,
         "pixel": 0.0,
     }
     return Conditions(**{**same, **changes})
@@ -167,7 +167,7 @@ def test_what_cannot_be_hidden_in_the_backward_is_waited_for():
 
 def test_decoding_that_is_slower_than_the_rest_is_waited_for():
     # 8 images an update, of 1 s and 200 pixels of 0.02 s each: 40 s of one core, of 32 and 36 s of the rest.
-    slow = given(jpeg=1.0, pixel=0.02, cores=1.0)
+    slow = given(file=1.0, pixel=0.02, cores=1.0)
     step = scaling_model.project(made_plan(1), 0, slow)
     assert step.seconds == pytest.approx((40.0, 40.0))
     assert step.data == pytest.approx((8.0, 4.0))
@@ -219,9 +219,9 @@ def test_inputs_of_a_cpu_and_of_a_gpu():
     assert not scaling_inputs.read(measured, "A100").measured
 
     found = scaling_inputs.read(report(decoding=[decoding]), "H100")
-    # 2 ms of two threads, 1.13 of them JPEG.
-    assert found.jpeg == 1.13e-3
-    assert found.pixel == pytest.approx(0.87e-3 / (384 * 512))
+    # 2 ms of two threads, 0.45 of them resizing.
+    assert found.file == pytest.approx(1.55e-3)
+    assert found.pixel == pytest.approx(0.45e-3 / (384 * 512))
 
 
 def test_the_newest_report_is_a_gpus_if_there_is_one(tmp_path):
