@@ -184,9 +184,8 @@ def _limits(found: dict[str, list[Step]], given: dict[str, Conditions]) -> str:
         waits = Range(*sorted(one / all_ for one, all_ in zip(step.exposed, step.seconds, strict=True)))
         lines += [
             f"- **{preset}, the step itself.** On {step.gpus} GPUs under ZeRO 0 compute takes"
-            f" {percent(compute)} of an update, communication {percent(waits)}. So the rate of the step"
-            " decides, and between the ends of what it may be lies a factor of"
-            f" {given[preset].rate.high / given[preset].rate.low:.1f}.",
+            f" {percent(compute)} of an update, communication {percent(waits)}. What the rate of the step"
+            f" may be differs by a factor of {given[preset].rate.high / given[preset].rate.low:.1f}.",
             f"- **{preset}, decoding.** {scaling_words.decoding(step, given[preset])}",
         ]
     return "\n".join([*lines, *scaling_words.LIMITS])
