@@ -10,34 +10,44 @@ import ctypes
 import platform
 import statistics
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 
 CACHE_BYTES = 256 << 20
+RUNS_OF_A_PERCENTILE = 100
 
 
 @dataclass(frozen=True)
 class Timing:
-    """Milliseconds of one contestant: median, the quantiles 0.2 and 0.8, the fastest, and how many runs."""
+    """Milliseconds of one contestant.
+
+    Attributes:
+        median, low, high: the median and the quartiles.
+        fastest, runs: the least, and how many there are.
+        samples: all of them, in the order of the rounds.
+    """
 
     median: float
     low: float
     high: float
     fastest: float
     runs: int
+    samples: tuple[float, ...] = field(default=(), repr=False)
 
     @classmethod
-    def of(cls, milliseconds: list[float]) -> Timing:
-        quantiles = statistics.quantiles(milliseconds, n=5, method="inclusive")
-        return cls(
-            statistics.median(milliseconds), quantiles[0], quantiles[3], min(milliseconds), len(milliseconds)
-        )
+    def of(cls, milliseconds: Sequence[float]) -> Timing:
+        low, median, high = statistics.quantiles(milliseconds, n=4, method="inclusive")
+        return cls(median, low, high, min(milliseconds), len(milliseconds), tuple(milliseconds))
 
     def as_dict(self) -> dict[str, float]:
-        return {name: round(value, 5) for name, value in asdict(self).items()}
+        """For a report: without the samples, and with the 0.99 quantile where there are enough for one."""
+        found = {name: round(value, 5) for name, value in vars(self).items() if name != "samples"}
+        if self.runs >= RUNS_OF_A_PERCENTILE:
+            found["p99"] = round(statistics.quantiles(self.samples, n=100, method="inclusive")[98], 5)
+        return found
 
 
 def take_turns(
@@ -124,8 +134,18 @@ def machine(device: str) -> dict[str, object]:
     return found
 
 
+def described(machine: dict[str, object]) -> str:
+    """A machine in one line."""
+    return ", ".join(f"{name} {value}" if name != "device" else str(value) for name, value in machine.items())
+
+
 def processor() -> str:
-    """The processor's name with its number of cores here."""
+    """The processor's name with its number of threads here."""
+    return f"{processor_model()}, {platform.machine()}, {torch.get_num_threads()} threads"
+
+
+def processor_model() -> str:
+    """The processor's name, as the system tells it."""
     name = platform.processor() or platform.machine()
     information = Path("/proc/cpuinfo")
     if information.exists():
@@ -133,7 +153,7 @@ def processor() -> str:
             if line.startswith("model name"):
                 name = line.partition(":")[2].strip()
                 break
-    return f"{name}, {platform.machine()}, {torch.get_num_threads()} threads"
+    return name
 
 
 def peak_memory(run: Callable[[], object], device: str) -> int | None:
