@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import scaling_model
+import stored
 from scaling_model import LEAST_SHARE, SHEETS, Range
 
-RESULTS = Path(__file__).resolve().parent / "results"
+from pixelbert_fast.errors import UserError
+
 WIDTHS = {"bfloat16": 2, "float32": 4}
 # docs/results/data.md, where no report has decoding: 256 JPEGs of 640 x 480 to 512 x 384, two threads.
 DECODED = (384, 512)
@@ -39,46 +40,33 @@ class Inputs(NamedTuple):
     decoding_by: str
 
 
-def newest(folder: Path = RESULTS) -> Path | None:
-    """The last report of a GPU, else of a CPU; None: there is none of the suite's."""
-    reports = [(path, load(path)) for path in sorted(folder.glob("*.json"))]
-    dated = [
-        (gpu_of(one) is not None, one["date"], path.name, path) for path, one in reports if is_report(one)
-    ]
-    return max(dated)[-1] if dated else None
+def newest(folder: Path = stored.RESULTS) -> Path | None:
+    """The newest report of a GPU, else of a CPU; None: there is none of the suite's."""
+    return stored.newest("gpu", folder) or stored.newest("cpu", folder)
 
 
-def load(path: Path) -> dict[str, Any]:
-    """Raises SystemExit with a sentence where there is no such file, or none of JSON."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise SystemExit(f"{path} cannot be read as a report ({error}); give another by --results") from None
-
-
-def is_report(report: Any) -> bool:
-    return isinstance(report, dict) and {"machine", "date", "ceilings", "stages"} <= report.keys()
-
-
-def gpu_of(report: dict[str, Any]) -> str | None:
+def gpu_of(report: stored.Report) -> str | None:
     """The GPU of `SHEETS` that a report was measured on; None: another one, or a CPU."""
     words = str(report["machine"]["device"]).replace(",", " ").split()
     return next((name for name in SHEETS if name in words), None)
 
 
-def rows(report: dict[str, Any], stage: str, role: str = "ours") -> list[dict[str, Any]]:
-    return [row for row in report["stages"].get(stage, {}).get("rows", []) if row["role"] == role]
+def ours(report: stored.Report, stage: str) -> list[stored.Row]:
+    return [row for row in stored.rows_of(report, stage) if row["role"] == "ours"]
 
 
-def step_row(report: dict[str, Any], preset: str) -> dict[str, Any] | None:
-    """Our step that is nearest to pre-training: in bf16 if there is one, with the most FLOPs, the fastest."""
+def step_row(report: stored.Report, preset: str, gpu: str) -> stored.Row | None:
+    """Our step that is nearest to pre-training: in bf16 if there is one, with the most FLOPs, the fastest.
+
+    Of another machine than `gpu` its share of the matrix rate is needed, too.
+    """
     for dtype in WIDTHS:
         found = [
             row
-            for row in rows(report, "step")
+            for row in ours(report, "step")
             if row["dtype"] == dtype
             and row["flops"]
-            and row["of_matrix"]
+            and (row["of_matrix"] or gpu_of(report) == gpu)
             and row["case"].startswith(f"step: {preset},")
         ]
         if found:
@@ -86,7 +74,7 @@ def step_row(report: dict[str, Any], preset: str) -> dict[str, Any] | None:
     return None
 
 
-def rate(report: dict[str, Any], row: dict[str, Any], gpu: str) -> tuple[Range, str]:
+def rate(report: stored.Report, row: stored.Row, gpu: str) -> tuple[Range, str]:
     """FLOP/s that a step like `row`'s gets done on `gpu`, and words that say how that is known."""
     took, where = row["milliseconds"], f"`{row['case']}`, {row['contestant']}"
     if gpu_of(report) == gpu:
@@ -105,15 +93,15 @@ def rate(report: dict[str, Any], row: dict[str, Any], gpu: str) -> tuple[Range, 
     )
 
 
-def read(report: dict[str, Any], gpu: str) -> Inputs:
+def read(report: stored.Report, gpu: str) -> Inputs:
     """What the report has to say for `gpu`.
 
     Raises:
-        SystemExit: it has no step of ours with its share of the matrix rate.
+        UserError: it has no step of ours with its share of the matrix rate.
     """
-    own = {preset: step_row(report, preset) for preset in ("r50", "x152")}
+    own = {preset: step_row(report, preset, gpu) for preset in ("r50", "x152")}
     if own["r50"] is None:
-        raise SystemExit(
+        raise UserError(
             'the report has no row of stage "step", role "ours", preset r50 with `flops` and `of_matrix`;'
             " run make bench, or give another report by --results"
         )
@@ -128,8 +116,8 @@ def read(report: dict[str, Any], gpu: str) -> Inputs:
     return Inputs(found, words, measured, optimizer, optimizer_by, file, pixel, decoding_by)
 
 
-def _optimizer(report: dict[str, Any]) -> tuple[Range, str]:
-    shares = [row["of_copy"] for row in rows(report, "optimizer") if row["of_copy"]]
+def _optimizer(report: stored.Report) -> tuple[Range, str]:
+    shares = [row["of_copy"] for row in ours(report, "optimizer") if row["of_copy"]]
     if not shares:
         return Range(LEAST_SHARE, 1.0), f"{100 * LEAST_SHARE:.0f} to 100 % of the data sheet's, assumed"
     share = min(max(shares), 1.0)
@@ -139,9 +127,9 @@ def _optimizer(report: dict[str, Any]) -> tuple[Range, str]:
     )
 
 
-def _decoding(report: dict[str, Any]) -> tuple[float, float, str]:
+def _decoding(report: stored.Report) -> tuple[float, float, str]:
     best = max(
-        (row for row in rows(report, "decoding") if row["per_second"] and row["item"] == "images"),
+        (row for row in ours(report, "decoding") if row["per_second"] and row["item"] == "images"),
         key=lambda row: row["per_second"],
         default=None,
     )

@@ -21,6 +21,7 @@ sys.path.insert(0, str(HERE.parent))
 
 import scaling_inputs  # noqa: E402
 import scaling_words  # noqa: E402
+import stored  # noqa: E402
 from scaling_inputs import Inputs  # noqa: E402
 from scaling_model import (  # noqa: E402
     LEAST_SHARE,
@@ -33,6 +34,8 @@ from scaling_model import (  # noqa: E402
     project,
 )
 from scaling_words import percent, span, table  # noqa: E402
+
+from pixelbert_fast.errors import UserError  # noqa: E402
 
 PAGE = HERE / "scaling_plan.md"
 COUNTS = (1, 8, 64)
@@ -77,7 +80,10 @@ def main(arguments: list[str] | None = None) -> int:
         raise SystemExit(
             "benchmarks/results has no report of the suite; run make bench, or give --results FILE"
         )
-    text = page(path, options)
+    try:
+        text = page(path, options)
+    except UserError as error:
+        raise SystemExit(str(error)) from None
     if options.write:
         PAGE.write_text(text, encoding="utf-8")
         print(f"wrote {PAGE}")
@@ -104,10 +110,12 @@ def parsed(arguments: list[str] | None) -> argparse.Namespace:
 
 
 def page(path: Path, options: argparse.Namespace) -> str:
-    """The page of a report."""
-    report = scaling_inputs.load(path)
-    if not scaling_inputs.is_report(report):
-        raise SystemExit(f"{path} is no report of the suite; give one that make bench has written")
+    """The page of a report.
+
+    Raises:
+        UserError: it is none of the suite's, or has no step of ours.
+    """
+    report = stored.read(path)
     options = argparse.Namespace(**vars(options))
     options.gpu = options.gpu or scaling_inputs.gpu_of(report) or "H100"
     inputs = scaling_inputs.read(report, options.gpu)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from pixelbert_fast.errors import UserError
 from pixelbert_fast.training import plan_memory
 
 BENCHMARKS = Path(__file__).resolve().parent.parent / "benchmarks"
@@ -54,7 +55,7 @@ def report(device: str | None = None, **changes: list[dict]) -> dict:
     """`REPORT` on another device, with other rows by stage."""
     made = copy.deepcopy(REPORT)
     if device:
-        made["machine"]["device"] = device
+        made["machine"] |= {"device": device, "cuda": "13.0"}
     for stage, rows in changes.items():
         made["stages"][stage] = {"seconds": 1.0, "rows": rows}
     return made
@@ -191,9 +192,9 @@ def test_the_step_nearest_to_pre_training_is_taken():
     other = STEP | {"case": "step: x152, frozen norm", "contestant": "x152"}
     peer = STEP | {"role": "peer", "flops": 9**15}
     made = report(step=[narrow, slower, smaller, STEP, other, peer])
-    assert scaling_inputs.step_row(made, "r50") == STEP
-    assert scaling_inputs.step_row(made, "x152") == other
-    assert scaling_inputs.step_row(report(step=[narrow, other]), "r50") == narrow
+    assert scaling_inputs.step_row(made, "r50", "H100") == STEP
+    assert scaling_inputs.step_row(made, "x152", "H100") == other
+    assert scaling_inputs.step_row(report(step=[narrow, other]), "r50", "H100") == narrow
 
 
 def test_inputs_of_a_cpu_and_of_a_gpu():
@@ -207,7 +208,10 @@ def test_inputs_of_a_cpu_and_of_a_gpu():
 
     decoding = STEP | {"stage": "decoding", "case": "decoding", "item": "images", "per_second": 1000.0}
     optimizer = STEP | {"stage": "optimizer", "of_copy": 0.8}
-    measured = report("NVIDIA H100 80GB HBM3, 132 SMs", decoding=[decoding], optimizer=[optimizer])
+    step = STEP | {"of_matrix": None}  # nothing is carried over
+    measured = report(
+        "NVIDIA H100 80GB HBM3, 132 SMs", step=[step], decoding=[decoding], optimizer=[optimizer]
+    )
     found = scaling_inputs.read(measured, "H100")
     assert found.measured
     # 200 GFLOP in 0.8 and in 0.4 s.
@@ -216,7 +220,11 @@ def test_inputs_of_a_cpu_and_of_a_gpu():
     assert (
         "docs/results/data.md" in found.decoding_by
     )  # not the cores beside that GPU: a page must not mix them
-    assert not scaling_inputs.read(measured, "A100").measured
+    with pytest.raises(UserError, match='no row of stage "step"'):
+        scaling_inputs.read(measured, "A100")
+    elsewhere = scaling_inputs.read(report("NVIDIA H100 80GB HBM3"), "A100")
+    assert not elsewhere.measured
+    assert elsewhere.rate["r50"].high == pytest.approx(0.4 * 312e12)
 
     found = scaling_inputs.read(report(decoding=[decoding]), "H100")
     # 2 ms of two threads, 0.45 of them resizing.
@@ -227,6 +235,8 @@ def test_inputs_of_a_cpu_and_of_a_gpu():
 def test_the_newest_report_is_a_gpus_if_there_is_one(tmp_path):
     assert scaling_inputs.newest(tmp_path) is None
     written(tmp_path, "old.json", {"rows": [], "machine": {}})
+    assert scaling_inputs.newest(tmp_path) is None
+    written(tmp_path, "quick.json", report() | {"date": "2026-12-03", "command": "make bench --quick"})
     assert scaling_inputs.newest(tmp_path) is None
     written(tmp_path, "a.json", report() | {"date": "2026-12-01"})
     newer = written(tmp_path, "b.json", report() | {"date": "2026-12-02"})
@@ -260,9 +270,9 @@ def test_slower_links_make_a_slower_page(tmp_path, capsys):
 
 
 def test_what_makes_no_sense_is_told(tmp_path, capsys):
-    with pytest.raises(SystemExit, match="cannot be read as a report"):
+    with pytest.raises(SystemExit, match="there is no file"):
         scaling_plan.main(["--results", str(tmp_path / "none.json")])
-    with pytest.raises(SystemExit, match="is no report of the suite"):
+    with pytest.raises(SystemExit, match="is no report of `make bench`"):
         scaling_plan.main(["--results", str(written(tmp_path, "old.json", {"rows": []}))])
     with pytest.raises(SystemExit, match='no row of stage "step"'):
         scaling_plan.main(["--results", str(written(tmp_path, "empty.json", report(step=[])))])
