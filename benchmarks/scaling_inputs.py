@@ -11,6 +11,7 @@ from scaling_model import LEAST_SHARE, SHEETS, Range
 
 from pixelbert_fast.errors import UserError
 
+DEFAULT_GPU = "H100"
 WIDTHS = {"bfloat16": 2, "float32": 4}
 # docs/results/data.md, where no report has decoding: 256 JPEGs of 640 x 480 to 512 x 384, two threads.
 DECODED = (384, 512)
@@ -41,8 +42,14 @@ class Inputs(NamedTuple):
 
 
 def newest(folder: Path = stored.RESULTS) -> Path | None:
-    """The newest report of a GPU, else of a CPU; None: there is none of the suite's."""
-    return stored.newest("gpu", folder) or stored.newest("cpu", folder)
+    """The newest report of a GPU that says how long a step takes, else of a CPU; None: there is none."""
+    for kind in ("gpu", "cpu"):
+        path = stored.newest(kind, folder)
+        if path is not None:
+            report = stored.read(path)
+            if step_row(report, "r50", gpu_of(report) or DEFAULT_GPU):
+                return path
+    return None
 
 
 def gpu_of(report: stored.Report) -> str | None:

@@ -117,7 +117,7 @@ def page(path: Path, options: argparse.Namespace) -> str:
     """
     report = stored.read(path)
     options = argparse.Namespace(**vars(options))
-    options.gpu = options.gpu or scaling_inputs.gpu_of(report) or "H100"
+    options.gpu = options.gpu or scaling_inputs.gpu_of(report) or scaling_inputs.DEFAULT_GPU
     inputs = scaling_inputs.read(report, options.gpu)
     given = {preset: conditions(inputs, preset, options) for preset in RECIPES}
     found = {preset: steps_of(preset, given[preset]) for preset in RECIPES}

@@ -241,6 +241,9 @@ def test_the_newest_report_is_a_gpus_if_there_is_one(tmp_path):
     written(tmp_path, "a.json", report() | {"date": "2026-12-01"})
     newer = written(tmp_path, "b.json", report() | {"date": "2026-12-02"})
     assert scaling_inputs.newest(tmp_path) == newer
+    written(tmp_path, "failed.json", report("NVIDIA H100 80GB HBM3", step=[]))
+    assert scaling_inputs.newest(tmp_path) == newer
+    (tmp_path / "failed.json").unlink()
     gpu = written(tmp_path, "c.json", report("NVIDIA H100 80GB HBM3"))
     assert scaling_inputs.newest(tmp_path) == gpu
 
