@@ -9,12 +9,15 @@ from functools import partial
 import model_contests
 import op_contests
 import torch
-from model_floors import floating_point_operations
 from rows import Work
 from torch import Tensor
 
+from pixelbert_fast.model.flops import forward_flops, map_shape, training_flops
+
 # Of pairs that are read, when something else varies.
 WORDS = len(model_contests.QUESTION)
+# Of a model without heads, as it reads.
+PARTS = ("backbone", "projection", "embeddings", "encoder", "pooler")
 
 
 @dataclass(frozen=True)
@@ -181,11 +184,27 @@ def _step_point(case: model_contests.Case, size: str, value: int) -> Point:
         given |= _texts(given, value)
     models = model_contests.pair(case)
     runs = {who: model_contests.training_step(model, given) for who, model in models.items()}
+    config = models[model_contests.FAST].config
+    predicted = given["matched"].bool() | config.mlm_on_mismatched
+
+    def work() -> Work:
+        each = training_flops(
+            config,
+            image_size=(case.height, case.width),
+            images=case.images,
+            sequences=case.sequences,
+            text_length=given["attention_mask"].sum(dim=1).tolist(),
+            pixels=case.pixels,
+            masked=int((given["labels"][predicted] >= 0).sum()),
+            fast=True,
+        )
+        return Work(flops=sum(each.values()))
+
     return Point(
         value**2 if size == "pixels" else value,
         runs,
         lambda: model_contests.verify(case, models, given),
-        lambda: Work(flops=floating_point_operations(runs[model_contests.FAST])),
+        work,
         case.sequences,
     )
 
@@ -257,10 +276,18 @@ def _reading_point(base: model_contests.Case, size: str, value: int) -> Point:
             truth = model_contests.inference(wide, given | {"pixel_values": given["pixel_values"].float()})
         model_contests.verify_inference(case, runs, truth())
 
-    return Point(
-        value**2 if size == "pixels" else value,
-        runs,
-        verify,
-        lambda: Work(flops=floating_point_operations(runs[model_contests.FAST])),
-        sequences,
-    )
+    config = models[model_contests.FAST].config
+    _, rows, columns = map_shape(config, (case.height, case.width))
+
+    def work() -> Work:
+        each = forward_flops(
+            config,
+            image_size=(case.height, case.width),
+            images=1,
+            sequences=sequences,
+            text_length=words,
+            pixels=(rows // 2) * (columns // 2),
+        )
+        return Work(flops=sum(each[part] for part in PARTS))
+
+    return Point(value**2 if size == "pixels" else value, runs, verify, work, sequences)
