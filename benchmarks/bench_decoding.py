@@ -42,7 +42,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from pixelbert_fast import machine
 from pixelbert_fast.data.decoders import choice
-from pixelbert_fast.data.decoders.contract import TOLERANCE, Tolerance, decode_ahead
+from pixelbert_fast.data.decoders.contract import TOLERANCE, Decoder, Tolerance, decode_ahead
 from pixelbert_fast.data.decoders.normalising import Normalisation
 from pixelbert_fast.data.processor import PixelBertImageProcessor
 
@@ -107,15 +107,21 @@ def contestants(
     runs: dict[str, Callable[[], Iterator[Tensor]]] = {
         ORDINARY: lambda: (values.to(device) for values in loader)
     }
-    normalisation = Normalisation(PROCESSOR.image_mean, PROCESSOR.image_std)
     for name in choice.DECODERS:
         if choice.why_not(name, torch.device(device).type) is None:
-            decoder = choice.make_decoder(normalisation, name, device, threads)
-            runs[name] = lambda decoder=decoder: _decoded(decoder, encoded, batch, device)
+            made = decoder(name, device, threads)
+            runs[name] = lambda made=made: _decoded(made, encoded, batch, device)
     return runs
 
 
-def _decoded(decoder, encoded: list[bytes], batch: int, device: str) -> Iterator[Tensor]:
+def decoder(name: str, device: str, threads: int) -> Decoder:
+    """With the normalisation of `PROCESSOR`."""
+    return choice.make_decoder(
+        Normalisation(PROCESSOR.image_mean, PROCESSOR.image_std), name, device, threads
+    )
+
+
+def _decoded(decoder: Decoder, encoded: list[bytes], batch: int, device: str) -> Iterator[Tensor]:
     parts = [encoded[start : start + batch] for start in range(0, len(encoded), batch)]
     with decode_ahead(decoder, ((part, [SIZE] * len(part)) for part in parts)) as batches:
         for decoded in batches:
