@@ -143,6 +143,8 @@ def verify(case: Case, sequences: int) -> dict[str, float]:
         apart[name] = case.matrix(name).flatten() - cached
         found[f"matrix {name}"] = float(apart[name].abs().max())
     spread = float(cached.std())
+    # A hundred times the rounding that is allowed below: of scores that hardly differ nothing can be told.
+    assert spread > 1e-3, f"the scores spread by {spread:.2g} only: nothing was timed"
     assert found[CACHED] < 1e-4 * spread + 1e-5, found
     assert found["matrix fp32"] < 1e-4 * spread + 1e-5, found
     # Factors are off by 2^-18 in place of 2^-24.
