@@ -9,7 +9,7 @@ BIN := .venv/bin
 TESTS ?= tests
 PYTEST_FLAGS ?=
 
-.PHONY: setup demo test lint format kernels-static cuda-static gpu-report asan fuzz-ops broken-images \
+.PHONY: setup demo test lint format kernels-static cuda-static bench gpu-report asan fuzz-ops broken-images \
 	zero-equality bench-engine kill-test clean
 
 setup:
@@ -42,6 +42,10 @@ kernels-static: setup
 # Needs no GPU, but nvcc.
 cuda-static: setup
 	@$(BIN)/python benchmarks/cuda_static.py
+
+# Every figure of speed on a CPU, to benchmarks/results/: at most fifteen minutes on two cores, left alone meanwhile.
+bench: setup
+	@$(BIN)/python benchmarks/bench.py
 
 # On a GPU, by the Python it is given (PYTHON=...): nothing is installed. At most eight minutes.
 gpu-report:

@@ -2,7 +2,7 @@
 
     python benchmarks/bench_model.py --threads 2                       every contest of a CPU
     python benchmarks/bench_model.py --device cuda                     those of a GPU
-    python benchmarks/bench_model.py --contest train --dtype bfloat16  one of them
+    python benchmarks/bench_model.py --contest step --dtype bfloat16   one of them
 
 Both models have the same weights, batch and places, and take turns in one run. Their losses, logits and
 gradients are compared first, and nothing is timed where they differ. Beside a step stand its parts, and its
@@ -12,131 +12,135 @@ convolutions and matrix products run alone: what no implementation can do withou
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
+import case_tables
+import ceilings
 import contest
 import model_contests as contests
 import model_floors
 import model_parts
-import model_tables
+import vilt_contest
 from model_contests import Case
+from rows import FLOOR, PART, PEER, REFERENCE, UNCOUNTED, Contest, Row, Work
 
 from pixelbert_fast.model.regions import EAGER
 
-CONTESTS = ("train", "infer", "peer")
+CONTESTS = ("step", "latency", "peer latency", "peer step")
+ROLES = {
+    contests.REFERENCE: REFERENCE,
+    contests.COMPILED: PEER,
+    contests.AUTOTUNED: PEER,
+    model_floors.CONVOLUTIONS_ALONE: FLOOR,
+    model_floors.PRODUCTS_ALONE: FLOOR,
+}
+
+
+class Limits(NamedTuple):
+    """How much is timed: modes of torch.compile to enter the rivals in, and when to stop."""
+
+    modes: tuple[str, ...] = tuple(contests.MODES)
+    rounds: int = 15
+    seconds: float = 60.0
 
 
 def cases(device: str) -> dict[str, Case]:
     """The step and the pair that the project set itself goals for."""
     if device == "cpu":
         step = Case()
-        return {"train": step, "infer": replace(step, images=1, height=384, width=512, captions=1)}
+        return {"step": step, "pair": replace(step, images=1, height=384, width=512, captions=1)}
     step = Case(device=device, images=16, height=800, width=1066, pixels=100)
-    return {"train": step, "infer": replace(step, images=1, captions=1)}
+    return {"step": step, "pair": replace(step, images=1, captions=1)}
 
 
-def of_a_report(device: str) -> list[tuple[str, Case, argparse.Namespace]]:
-    """What `gpu_report` asks for, the most telling first; on a CPU the same in small, as a rehearsal."""
-    quick = argparse.Namespace(compile=False, rounds=20, seconds=8.0)
-    full = argparse.Namespace(compile=True, rounds=20, seconds=8.0)
-    step, pair = cases(device).values()
-    if device == "cpu":
-        small = {"preset": "tiny", "height": 64, "width": 64, "pixels": 4}
-        quick.rounds, full = 5, quick
-        return [("train", replace(step, **small), quick), ("infer", replace(pair, **small), quick)]
-    step, pair = (replace(case, dtype="bfloat16") for case in (step, pair))
-    return [
-        ("train", step, quick),
-        ("infer", pair, full),
-        ("train", replace(step, norm="batch"), quick),
-        ("peer", pair, full),
-        ("train", step, full),
-    ]
-
-
-def row(
-    case: str,
-    who: str,
-    timing: contest.Timing,
-    of: contest.Timing,
-    memory: int | None,
-    flops: int,
-    pairs: int,
-) -> dict:
-    """One line of the report; `of` is the contestant that others are compared with."""
-    return {
-        "case": case,
-        "contestant": who,
-        "milliseconds": timing.as_dict(),
-        "times_faster": round(of.median / timing.median, 3),
-        "peak_megabytes": None if memory is None else round(memory / 1e6),
-        "gigaflops_per_second": round(flops / timing.median / 1e6, 1),
-        "pairs_per_second": round(1e3 * pairs / timing.median, 3),
-    }
-
-
-def compiled(model: torch.nn.Module) -> torch.nn.Module:
-    torch.compiler.reset()
-    return torch.compile(model, dynamic=False)
-
-
-def train(case: Case, options: argparse.Namespace) -> list[dict]:
+def step(case: Case, limits: Limits) -> list[Row]:
     """Forward and backward of the pre-training loss, its parts, and its floors."""
     models, given = contests.pair(case), contests.batch(case)
     contests.verify(case, models, given)
     runs = {who: contests.training_step(model, given) for who, model in models.items()}
-    if options.compile:
-        runs[contests.COMPILED] = contests.training_step(compiled(models[contests.REFERENCE]), given)
+    torch.compiler.reset()
+    for mode in limits.modes:
+        rival = contests.compiled(models[contests.REFERENCE], mode)
+        contests.verify_loss(case, rival, models[contests.REFERENCE], given)
+        runs[contests.MODES[mode]] = contests.training_step(rival, given, mode)
     if case.device != "cpu":
-        runs |= variants(models[contests.FAST], given, compiles=options.compile)
-    flops = model_floors.floating_point_operations(runs[contests.FAST])
+        runs |= variants(models[contests.FAST], given, compiles=bool(limits.modes))
+    work = Work(flops=model_floors.floating_point_operations(runs[contests.FAST]))
     floors = model_floors.recorded(runs[contests.FAST])
-    rows = compared(f"step: {case}", runs | floors, case, options, flops, case.sequences)
+    shared = Contest(
+        "step",
+        f"step: {case}, {case.captions} captions each",
+        case.dtype,
+        work=work,
+        items=case.sequences,
+        item="pairs",
+        checked=contests.CHECKED_STEP[case.dtype == "float32"],
+        roles=ROLES,
+    )
+    rows = [
+        replace(row, work=Work(flops=model_floors.floating_point_operations(floors[row.contestant])))
+        if row.contestant in floors
+        else row
+        for row in timed(shared, runs | floors, case, limits)
+    ]
     for who, model in models.items():
         pieces = model_parts.parts(model, given)
-        rows += compared(f"parts of the step, {who}: {case}", pieces, case, options)
+        of = replace(shared, roles=dict.fromkeys(pieces, PART), whole=who, work=UNCOUNTED)
+        rows += timed(of, pieces, case, limits)
     return rows
 
 
 def variants(fast: torch.nn.Module, given: dict, *, compiles: bool) -> dict[str, Callable]:
     """The same model with activation checkpointing, and with compiled regions."""
-    step = contests.training_step(fast, given)
+    run = contests.training_step(fast, given)
 
     def checkpointed() -> None:
         fast.gradient_checkpointing_enable()
-        step()
+        run()
         fast.gradient_checkpointing_disable()
 
     def regions() -> None:
         fast.pixelbert.compile_regions()
-        step()
+        run()
         fast.pixelbert.regions = EAGER
 
     return {contests.CHECKPOINTED: checkpointed} | ({contests.REGIONS: regions} if compiles else {})
 
 
-def infer(case: Case, options: argparse.Namespace) -> list[dict]:
+def latency(case: Case, limits: Limits) -> list[Row]:
     """Both models over one pair, and the fast one compiled for its shape."""
     models, given = contests.pair(case), contests.question(case)
     wide = contests.pair(replace(case, dtype="float32"))[contests.REFERENCE].pixelbert
     as_wide = {name: value.float() if value.is_floating_point() else value for name, value in given.items()}
     truth = contests.inference(wide, as_wide)()
-    readers: dict[str, Callable] = {who: model.pixelbert for who, model in models.items()}
-    if options.compile:
-        readers[contests.COMPILED] = compiled(models[contests.REFERENCE].pixelbert)
-        readers[contests.PREPARED] = prepared(models[contests.FAST].pixelbert, case, given)
-    runs = {who: contests.inference(reader, given) for who, reader in readers.items()}
+    runs = {who: contests.inference(model.pixelbert, given) for who, model in models.items()}
+    torch.compiler.reset()
+    if limits.modes:
+        for mode in limits.modes:
+            rival = contests.compiled(models[contests.REFERENCE].pixelbert, mode)
+            runs[contests.MODES[mode]] = contests.inference(rival, given, mode)
+        ready = prepared(models[contests.FAST].pixelbert, case, given)
+        runs[contests.PREPARED] = contests.inference(ready, given)
     contests.verify_inference(case, runs, truth)
-    flops = model_floors.floating_point_operations(runs[contests.FAST])
-    return compared(f"one pair: {case}", runs, case, options, flops, 1)
+    shared = Contest(
+        "latency",
+        f"one pair: {case}",
+        case.dtype,
+        work=Work(flops=model_floors.floating_point_operations(runs[contests.FAST])),
+        items=1,
+        item="pairs",
+        checked=contests.CHECKED_PAIR[case.dtype == "float32"],
+        roles=ROLES,
+    )
+    return timed(shared, runs, case, limits)
 
 
 def prepared(fast: torch.nn.Module, case: Case, given: dict) -> Callable:
@@ -148,46 +152,72 @@ def prepared(fast: torch.nn.Module, case: Case, given: dict) -> Callable:
     )
 
 
-def peer(case: Case, options: argparse.Namespace) -> list[dict]:
-    """ViLT-B/32 and r50 over one pair, each at its own paper's size."""
-    case = replace(case, height=800, width=1066)
-    fast, given = contests.pair(case)[contests.FAST].pixelbert, contests.question(case)
-    vilt, for_vilt = contests.vilt(case.dtype, case.device)
-    runs = {
-        "ViltModel (ViLT-B/32), 384 x 512": contests.inference(vilt, for_vilt),
-        "FastPixelBERT r50, 800 x 1066": contests.inference(fast, given),
-        "FastPixelBERT r50, 384 x 512": contests.inference(
-            fast, contests.question(replace(case, height=384, width=512))
-        ),
-    }
-    if options.compile:
-        runs["ViltModel, compiled"] = contests.inference(compiled(vilt), for_vilt)
-    return compared(f"one pair, beside a peer: {case.dtype}", runs, case, options)
+def peer_latency(case: Case, limits: Limits) -> list[Row]:
+    """ViLT-B/32 and r50 over one pair, each at its own paper's size, and r50 at ViLT's too."""
+    if case.preset != "tiny":
+        case = replace(case, height=800, width=1066)
+    small = replace(case, height=vilt_contest.PAPERS_SIZE[0], width=vilt_contest.PAPERS_SIZE[1])
+    vilt, for_vilt = vilt_contest.reader(case.dtype, case.device, case.preset)
+    fast = contests.pair(case)[contests.FAST].pixelbert
+    runs = {vilt_contest.NAME: contests.inference(vilt, for_vilt)}
+    torch.compiler.reset()
+    for mode in limits.modes:
+        rival = contests.compiled(vilt, mode)
+        runs[f"{vilt_contest.NAME}, {contests.HOW[mode]}"] = contests.inference(rival, for_vilt, mode)
+    for size in (small, case):
+        runs[f"{contests.FAST}, {size.height} x {size.width}"] = contests.inference(
+            fast, contests.question(size)
+        )
+        if limits.modes:
+            ready = prepared(fast, size, contests.question(size))
+            who = f"{contests.PREPARED}, {size.height} x {size.width}"
+            runs[who] = contests.inference(ready, contests.question(size))
+    return peers("latency", f"one pair, each model as in its paper: r50, {case.dtype}", runs, case, limits, 1)
 
 
-def run(name: str, case: Case, options: argparse.Namespace) -> list[dict]:
-    """The rows of one contest of `CONTESTS`."""
-    return {"train": train, "infer": infer, "peer": peer}[name](case, options)
+def peer_step(case: Case, limits: Limits) -> list[Row]:
+    """ViLT-B/32's masked words and r50's pre-training loss on as many pairs, forward and backward.
 
-
-def compared(
-    name: str,
-    runs: dict[str, Callable],
-    case: Case,
-    options: argparse.Namespace,
-    flops: int = 0,
-    pairs: int = 0,
-) -> list[dict]:
-    """A row for each of `runs`.
-
-    Args:
-        flops: what the work needs, done without what changes nothing: the same for all, so a rate of it.
-        pairs: how many are read.
+    On a GPU each has its own paper's size; on a CPU both have the images of `case`, which are smaller.
     """
-    timings = contest.take_turns(runs, case.device, rounds=options.rounds, seconds=options.seconds)
-    first = next(iter(timings.values()))
+    size = (case.height, case.width) if case.device == "cpu" else vilt_contest.PAPERS_SIZE
+    model, given = contests.pair(case)[contests.FAST], contests.batch(case)
+    vilt, for_vilt = vilt_contest.learner(case, size)
+    runs = {vilt_contest.NAME: contests.training_step(vilt, for_vilt)}
+    torch.compiler.reset()
+    for mode in limits.modes:
+        rival = contests.compiled(vilt, mode)
+        runs[f"{vilt_contest.NAME}, {contests.HOW[mode]}"] = contests.training_step(rival, for_vilt, mode)
+    runs[contests.FAST] = contests.training_step(model, given)
+    sizes = f"ViLT at {size[0]} x {size[1]}" if size != (case.height, case.width) else "ViLT on the same"
+    name = f"step beside a peer: {case}, {case.captions} captions each; {sizes}"
+    return peers("step", name, runs, case, limits, case.sequences)
+
+
+def peers(
+    stage: str, name: str, runs: dict[str, Callable], case: Case, limits: Limits, pairs: int
+) -> list[Row]:
+    """Rows in which ViLT is what others are compared with; each has its own operations."""
+    roles = {who: PEER for who in runs if who.startswith(vilt_contest.NAME)} | {vilt_contest.NAME: REFERENCE}
+    # Another model: there is nothing that its results could be compared with.
+    shared = Contest(stage, name, case.dtype, items=pairs, item="pairs", roles=roles)
+    made = timed(shared, runs, case, limits)
+    eager = {
+        who: model_floors.floating_point_operations(run) for who, run in runs.items() if "compiled" not in who
+    }
+    return [replace(row, work=Work(flops=eager.get(row.contestant))) for row in made]
+
+
+def timed(shared: Contest, runs: dict[str, Callable], case: Case, limits: Limits) -> list[Row]:
+    timings = contest.take_turns(runs, case.device, rounds=limits.rounds, seconds=limits.seconds)
     memory = {who: contest.peak_memory(run, case.device) for who, run in runs.items()}
-    return [row(name, who, timing, first, memory[who], flops, pairs) for who, timing in timings.items()]
+    return shared.rows(timings, memory=memory)
+
+
+def run(name: str, case: Case, limits: Limits) -> list[Row]:
+    """The rows of one contest of `CONTESTS`."""
+    made = {"step": step, "latency": latency, "peer latency": peer_latency, "peer step": peer_step}
+    return made[name](case, limits)
 
 
 def main() -> None:
@@ -201,28 +231,25 @@ def main() -> None:
     parser.add_argument("--norm", default="frozen", choices=["frozen", "batch"])
     parser.add_argument("--preset", default="r50")
     parser.add_argument(
-        "--no-compile", dest="compile", action="store_false", help="nothing under torch.compile"
+        "--mode",
+        action="append",
+        choices=["none", *contests.MODES],
+        help="how rivals are compiled; both by default, none for not at all",
     )
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--seconds", type=float, default=60.0, help="a contest, at most")
-    parser.add_argument("--report", type=Path, help="write this .json, and the tables beside it as .md")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    machine = contest.machine(options.device)
-    print(", ".join(f"{name} {value}" for name, value in machine.items()), flush=True)
-    rows = []
+    print(contest.described(contest.machine(options.device)), flush=True)
+    roofs = ceilings.measure(options.device)
+    modes = tuple(mode for mode in options.mode or contests.MODES if mode != "none")
+    limits = Limits(modes, options.rounds, options.seconds)
     for dtype in options.dtype or ["float32", "bfloat16"]:
         for name in options.contest or CONTESTS:
-            case = cases(options.device)["train" if name == "train" else "infer"]
+            case = cases(options.device)["step" if name.endswith("step") else "pair"]
             case = replace(case, dtype=dtype, norm=options.norm, preset=options.preset)
-            found = run(name, case, options)
-            print(f"\n{model_tables.tables(found)}", flush=True)
-            rows += found
-    command = " ".join(["python benchmarks/bench_model.py", *sys.argv[1:]])
-    report = {"machine": machine, "command": command, "rows": rows}
-    if options.report:
-        options.report.write_text(json.dumps(report, indent=1) + "\n")
-        options.report.with_suffix(".md").write_text(model_tables.page(report))
+            found = run(name, case, limits)
+            print("", *case_tables.of_stage([row.as_dict(roofs) for row in found]), sep="\n", flush=True)
 
 
 if __name__ == "__main__":

@@ -4,14 +4,13 @@
     python benchmarks/bench_ops.py --device cuda --dtype bfloat16 --shape 64 2048 25 33 --per-image 4
     pytest benchmarks/bench_ops.py        small cases for pytest-benchmark, to compare two commits
 
-Results are compared with the reference's first, and nothing is timed where they differ. Bytes a second are
-the fewest bytes the pass can move, divided by its time; a copy in the same turns says what the machine moves.
+Results are compared with the reference's first, and nothing is timed where they differ. Bytes and
+operations are the fewest that the pass can do with; a copy of as many bytes in the same turns is their floor.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -21,14 +20,27 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
+import case_tables
+import ceilings
 import contest
 import op_contests
 from op_contests import Case
+from rows import FLOOR, PEER, REFERENCE, Contest, Row, Work
 
 OPS = ("sample_positions", "pool_gather", "pixel_embed")
+ROLES = {
+    op_contests.REFERENCE: REFERENCE,
+    op_contests.COMPILED: PEER,
+    op_contests.AUTOTUNED: PEER,
+    op_contests.COPY: FLOOR,
+    op_contests.ALLOCATION: FLOOR,
+    op_contests.PRODUCT: FLOOR,
+}
+SELECTED = "bit-equal to the reference"
+SUMMED = "error against float64 at most twice the reference's"
 
 
-def passes(case: Case, *, compiled: bool) -> dict[str, tuple[op_contests.Work, dict[str, Callable]]]:
+def passes(case: Case, *, compiled: tuple[str, ...]) -> dict[str, tuple[Work, dict[str, Callable]]]:
     """By pass: its least work, and its runs by contestant, all found equal to the reference."""
     values = op_contests.given(case)
     runs = op_contests.contestants(case, values, compiled=compiled)
@@ -48,46 +60,30 @@ def passes(case: Case, *, compiled: bool) -> dict[str, tuple[op_contests.Work, d
     return result
 
 
-def measure(case: Case, *, compiled: bool, rounds: int, seconds: float) -> list[dict]:
-    """A row for each pass and contestant."""
-    rows = []
+def contests(
+    case: Case,
+    *,
+    compiled: tuple[str, ...] = (),
+    rounds: int = 41,
+    seconds: float = 20.0,
+    memory: bool = True,
+) -> list[Row]:
+    """A row for each pass and contestant; `compiled`: modes of torch.compile to time the reference under."""
+    found = []
     for name, (work, runs) in passes(case, compiled=compiled).items():
         timings = contest.take_turns(runs, case.device, rounds=rounds, seconds=seconds)
-        reference = timings[op_contests.REFERENCE].median
-        rows += [
-            {
-                "case": str(case),
-                "pass": name,
-                "contestant": contestant,
-                "milliseconds": timing.as_dict(),
-                "times_faster_than_reference": round(reference / timing.median, 3),
-                "gigabytes_per_second": round(work.bytes / timing.median / 1e6, 2),
-                "gigaflops_per_second": round(work.flops / timing.median / 1e6, 1),
-            }
-            for contestant, timing in timings.items()
-        ]
-    return rows
-
-
-def table(rows: list[dict]) -> str:
-    """The rows as Markdown, a table for each case and pass."""
-    lines, title = [], None
-    for row in rows:
-        if title != (row["case"], row["pass"]):
-            title = (row["case"], row["pass"])
-            lines += ["", f"{row['case']}: {row['pass']}", ""]
-            lines += ["| | median ms | 0.2 to 0.8 | times as fast as the reference | GB/s | GFLOP/s |"]
-            lines += ["|---|---|---|---|---|---|"]
-        time = row["milliseconds"]
-        floor = row["contestant"] in (op_contests.COPY, op_contests.ALLOCATION, op_contests.PRODUCT)
-        speed = "" if floor else f"{row['times_faster_than_reference']:.2f}"
-        bytes_, flops = row["gigabytes_per_second"], row["gigaflops_per_second"]
-        rate = f"{bytes_:.1f} | {flops:.0f}" if flops else f"{bytes_:.1f} |"
-        lines.append(
-            f"| {row['contestant']} | {time['median']:.3f} | {time['low']:.3f} to {time['high']:.3f} "
-            f"| {speed} | {rate} |"
+        held = {who: contest.peak_memory(run, case.device) for who, run in runs.items()} if memory else None
+        selects = case.op != "pixel_embed" and name == "forward"
+        shared = Contest(
+            "ops",
+            f"{case}: {name}",
+            case.dtype,
+            work=work,
+            checked=SELECTED if selects else SUMMED,
+            roles=ROLES,
         )
-    return "\n".join(lines[1:])
+        found += shared.rows(timings, memory=held)
+    return found
 
 
 def main() -> None:
@@ -107,12 +103,10 @@ def main() -> None:
     parser.add_argument("--compile", action="store_true", help="time the reference under torch.compile too")
     parser.add_argument("--rounds", type=int, default=41)
     parser.add_argument("--seconds", type=float, default=20.0, help="a pass of one op, at most")
-    parser.add_argument("--report", type=Path, help="write this .json, and the tables beside it as .md")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    machine = contest.machine(options.device)
-    print(", ".join(f"{name} {value}" for name, value in machine.items()), flush=True)
-    rows = []
+    print(contest.described(contest.machine(options.device)), flush=True)
+    roofs = ceilings.measure(options.device)
     for op in options.op or OPS:
         case = Case(
             op,
@@ -125,15 +119,9 @@ def main() -> None:
             options.dimensions,
             options.order,
         )
-        found = measure(case, compiled=options.compile, rounds=options.rounds, seconds=options.seconds)
-        print(f"\n{table(found)}", flush=True)
-        rows += found
-    if options.report:
-        options.report.write_text(json.dumps({"machine": machine, "rows": rows}, indent=1) + "\n")
-        command = " ".join(["python benchmarks/bench_ops.py", *sys.argv[1:]])
-        versions = ", ".join(f"{name} {value}" for name, value in machine.items() if name != "device")
-        page = f"# The ops on {machine['device']}\n\n`{command}`: {versions}.\n\n{table(rows)}\n"
-        options.report.with_suffix(".md").write_text(page)
+        modes = tuple(op_contests.MODES) if options.compile else ()
+        found = contests(case, compiled=modes, rounds=options.rounds, seconds=options.seconds)
+        print("", *case_tables.of_stage([row.as_dict(roofs) for row in found]), sep="\n", flush=True)
 
 
 SMALL = {"batch": 4, "channels": 512, "height": 24, "width": 32, "dimensions": 256}
@@ -144,7 +132,7 @@ SMALL = {"batch": 4, "channels": 512, "height": 24, "width": 32, "dimensions": 2
 @pytest.mark.parametrize("op", OPS)
 def test_op(benchmark, op: str, which: str, name: str) -> None:
     """One contestant; pytest-benchmark keeps and compares (--benchmark-save, --benchmark-compare)."""
-    found = passes(Case(op, **SMALL), compiled=False)
+    found = passes(Case(op, **SMALL), compiled=())
     if which not in found or name not in found[which][1]:
         pytest.skip(f"no {which} of {op} on {name} here")
     benchmark.group = f"{op}: {which}"

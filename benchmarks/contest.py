@@ -134,8 +134,18 @@ def machine(device: str) -> dict[str, object]:
     return found
 
 
+def described(machine: dict[str, object]) -> str:
+    """A machine in one line."""
+    return ", ".join(f"{name} {value}" if name != "device" else str(value) for name, value in machine.items())
+
+
 def processor() -> str:
-    """The processor's name with its number of cores here."""
+    """The processor's name with its number of threads here."""
+    return f"{processor_model()}, {platform.machine()}, {torch.get_num_threads()} threads"
+
+
+def processor_model() -> str:
+    """The processor's name, as the system tells it."""
     name = platform.processor() or platform.machine()
     information = Path("/proc/cpuinfo")
     if information.exists():
@@ -143,7 +153,7 @@ def processor() -> str:
             if line.startswith("model name"):
                 name = line.partition(":")[2].strip()
                 break
-    return f"{name}, {platform.machine()}, {torch.get_num_threads()} threads"
+    return name
 
 
 def peak_memory(run: Callable[[], object], device: str) -> int | None:

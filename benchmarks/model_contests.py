@@ -7,6 +7,7 @@ from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,10 +19,24 @@ from pixelbert_fast import PixelBertConfig, PixelBertForPreTraining  # noqa: E40
 
 REFERENCE = "reference"
 COMPILED = "reference, compiled"
+AUTOTUNED = "reference, compiled with max-autotune"
+# What torch.compile is told, what is said of whom it has compiled, and what its reference is called.
+HOW = {"default": "compiled", "max-autotune": "compiled with max-autotune"}
+MODES = {"default": COMPILED, "max-autotune": AUTOTUNED}
 FAST = "FastPixelBERT"
 PREPARED = "FastPixelBERT, compiled for the shape"
 REGIONS = "FastPixelBERT, compiled regions"
 CHECKPOINTED = "FastPixelBERT, activation checkpointing"
+
+# Of float32 and not.
+CHECKED_STEP = {
+    True: "loss and logits within 1e-4 of the reference's, gradients within 1e-3; compiled: loss within 5 %",
+    False: "as near the float32 reference as the reference, or within 2e-2; compiled: loss within 5 %",
+}
+CHECKED_PAIR = {
+    True: "within 1e-4 of the reference",
+    False: "as near the float32 reference as the reference, or within 2e-2",
+}
 
 # Word pieces of a caption, [CLS] and [SEP] counted, about as MS-COCO's: 12 in the mean.
 LENGTHS = (9, 10, 11, 12, 12, 13, 14, 15)
@@ -53,7 +68,7 @@ class Case:
         return self.images * self.captions
 
 
-def batch(case: Case) -> dict[str, Tensor]:
+def batch(case: Case) -> dict[str, Any]:
     """What a step of pre-training reads, the same on every device: half of the pairs are mismatched."""
     generator = torch.Generator().manual_seed(0)
     lengths = torch.tensor([LENGTHS[row % len(LENGTHS)] for row in range(case.sequences)])
@@ -71,7 +86,7 @@ def batch(case: Case) -> dict[str, Tensor]:
         "matched": torch.arange(case.sequences) % 2,
     }
     found["pixel_values"] = found["pixel_values"].to(getattr(torch, case.dtype))
-    return {name: value.to(case.device) for name, value in found.items()}
+    return {name: value.to(case.device) for name, value in found.items()} | {"seed": 0}
 
 
 def pair(case: Case) -> dict[str, PixelBertForPreTraining]:
@@ -88,12 +103,18 @@ def pair(case: Case) -> dict[str, PixelBertForPreTraining]:
     return {REFERENCE: reference.to(case.device, dtype), FAST: fast.to(case.device, dtype)}
 
 
-def training_step(model: nn.Module, given: dict[str, Tensor]) -> Callable[[], None]:
+def compiled(model: nn.Module, mode: str) -> nn.Module:
+    return torch.compile(model, dynamic=False, mode=mode)
+
+
+def training_step(model: nn.Module, given: dict[str, Any], mode: str = "default") -> Callable[[], None]:
     """Forward and backward of the pre-training loss; gradients are given away within the step's own time."""
     model.train()
 
     def step() -> None:
-        model(**given, seed=0).loss.backward()
+        if mode != "default":  # writes results, on a GPU, where the last step's were
+            torch.compiler.cudagraph_mark_step_begin()
+        model(**given).loss.backward()
         for parameter in model.parameters():
             parameter.grad = None
 
@@ -107,12 +128,14 @@ def question(case: Case) -> dict[str, Tensor]:
     return {"input_ids": words, "pixel_values": given["pixel_values"][:1]}
 
 
-def inference(model: nn.Module, given: dict[str, Tensor]) -> Callable[[], Tensor]:
+def inference(model: nn.Module, given: dict[str, Any], mode: str = "default") -> Callable[[], Tensor]:
     if isinstance(model, nn.Module):
         model.eval()
 
     @torch.no_grad()
     def run() -> Tensor:
+        if mode != "default":
+            torch.compiler.cudagraph_mark_step_begin()
         return model(**given).pooler_output
 
     return run
@@ -135,7 +158,7 @@ def step_results(model: PixelBertForPreTraining, given: dict[str, Tensor]) -> di
     """Loss, logits and gradients of one step without dropout, in float64 on the CPU."""
     model.train()
     with without_dropout(model):
-        out = model(**given, seed=0)
+        out = model(**given)
         out.loss.backward()
     found = {name: out[name] for name in ("loss", "mlm_logits", "itm_logits")}
     for name, parameter in model.named_parameters():
@@ -182,6 +205,22 @@ def relative(found: Tensor, truth: Tensor) -> float:
     return float((found - truth).norm() / truth.norm().clamp(min=1e-12))
 
 
+def verify_loss(case: Case, rival: nn.Module, reference: nn.Module, given: dict[str, Tensor]) -> None:
+    """Raises AssertionError where a compiled model's loss is not about the reference's.
+
+    Both with their dropout, which each draws in an order of its own, as it is timed: without it another
+    graph would be compiled.
+    """
+    losses = []
+    for model in (reference, rival):
+        model.train()
+        torch.manual_seed(0)
+        # With gradients, though none is asked for: without, another graph would be compiled.
+        losses.append(float(model(**given).loss.detach()))
+    error = abs(losses[1] - losses[0]) / losses[0]
+    assert error <= 0.05, f"{case}: compiled, the loss is {losses[1]:.4g} and not {losses[0]:.4g}"
+
+
 def verify_inference(case: Case, runs: dict[str, Callable[[], Tensor]], truth: Tensor) -> None:
     """As :func:`verify`, of the pooled output; `truth` is the float32 reference's."""
     own = relative(runs[REFERENCE]().double().cpu(), truth.double().cpu())
@@ -189,15 +228,3 @@ def verify_inference(case: Case, runs: dict[str, Callable[[], Tensor]], truth: T
         error = relative(run().double().cpu(), truth.double().cpu())
         allowed = 1e-4 if case.dtype == "float32" else max(2 * own, 2e-2)
         assert error <= allowed, f"{case}: {who} is off by {error:.3g}, allowed: {allowed:.3g}"
-
-
-def vilt(dtype: str, device: str) -> tuple[nn.Module, dict[str, Tensor]]:
-    """transformers' ViLT-B/32 at its paper's size, with weights of no meaning, and one pair for it."""
-    from transformers import ViltConfig, ViltModel
-
-    torch.manual_seed(0)
-    model = ViltModel(ViltConfig()).to(device, getattr(torch, dtype)).eval()
-    words = torch.tensor(QUESTION)[None]
-    generator = torch.Generator().manual_seed(0)
-    image = torch.randn(1, 3, 384, 512, generator=generator).to(getattr(torch, dtype))
-    return model, {"input_ids": words.to(device), "pixel_values": image.to(device)}

@@ -13,6 +13,8 @@ from torch.utils.flop_counter import FlopCounterMode
 aten = torch.ops.aten
 CONVOLUTIONS = {aten.convolution.default, aten.convolution_backward.default}
 PRODUCTS = {aten.mm.default, aten.addmm.default}
+CONVOLUTIONS_ALONE = "the convolutions alone"
+PRODUCTS_ALONE = "the matrix products alone"
 
 
 @dataclass(frozen=True)
@@ -73,8 +75,8 @@ def recorded(step: Callable[[], object]) -> dict[str, Callable[[], object]]:
         return run
 
     return {
-        "the convolutions alone": replay(CONVOLUTIONS),
-        "the matrix products alone": replay(PRODUCTS),
+        CONVOLUTIONS_ALONE: replay(CONVOLUTIONS),
+        PRODUCTS_ALONE: replay(PRODUCTS),
     }
 
 

@@ -40,10 +40,10 @@ class Row:
         case: everything that the time depends on but who computes it: shapes, dtype, pass.
         role: REFERENCE, whom the others of the case are compared with; OURS; PEER; FLOOR, what the machine
             takes for the least work; PART, a share of the contestant `whole`.
-        work: counted from the shapes; the same for all contestants of a case.
+        work: counted from the shapes; the same for all rivals of a case.
         items, item: how many of what a run goes through, for a rate.
         peak_bytes: held at the peak beyond what was held before.
-        checked: how the result was found right before it was timed; None for floors and parts.
+        checked: how the result was found right before it was timed; None for floors, parts and the reference.
         at: in a series, the size that varies and its value; `case` then names the series without it.
         times_faster: the reference's median by this one's.
         ratio_quartiles: of the same, within each round.
@@ -68,7 +68,7 @@ class Row:
     block_ratios: tuple[float, ...] | None = None
 
     def as_dict(self, ceilings: Ceilings | None = None) -> dict[str, Any]:
-        """The row of a report; with `ceilings`, its shares of them."""
+        """The row of a report; with `ceilings`, with its shares of them."""
         seconds = self.timing.median / 1e3
         found = {
             "stage": self.stage,
@@ -92,10 +92,7 @@ class Row:
             "whole": self.whole,
             "at": self.at,
         }
-        if ceilings is not None and self.role != PART:
-            found["of_copy"] = _rounded(ceilings.share_of_copy(self.work.bytes, seconds))
-            found["of_matrix"] = _rounded(ceilings.share_of_matrix(self.work.flops, seconds, self.dtype))
-        return found
+        return found if ceilings is None else with_shares(found, ceilings)
 
 
 @dataclass(frozen=True)
@@ -140,11 +137,11 @@ class Contest:
                 role,
                 self.dtype,
                 timing,
-                self.work if role != PART else UNCOUNTED,
+                self.work if rival else UNCOUNTED,
                 each if rival else None,
                 self.item if rival else None,
                 (memory or {}).get(who),
-                self.checked if rival else None,
+                self.checked if rival and role != REFERENCE else None,
                 self.whole,
                 self.at,
             )
@@ -153,6 +150,15 @@ class Contest:
                 row = _compared(row, timings[reference], share)
             made.append(row)
         return made
+
+
+def with_shares(row: dict[str, Any], ceilings: Ceilings) -> dict[str, Any]:
+    """The row of a report with its shares of the machine's ceilings; a part's work is not counted."""
+    seconds = row["milliseconds"]["median"] / 1e3
+    return row | {
+        "of_copy": _rounded(ceilings.share_of_copy(row["bytes"], seconds)),
+        "of_matrix": _rounded(ceilings.share_of_matrix(row["flops"], seconds, row["dtype"])),
+    }
 
 
 def _compared(row: Row, reference: Timing, share: float) -> Row:

@@ -12,6 +12,9 @@ import pytest
 import torch
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "benchmarks"))
+
+import gpu_report  # noqa: E402 - needs the path above
 
 
 def report(*arguments: str, **changes: str) -> subprocess.CompletedProcess:
@@ -29,22 +32,22 @@ def rehearsed(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict, str]:
     ran = report(*arguments, "--patience", "4")  # others may be at work
     assert ran.returncode == 0, ran.stdout + ran.stderr
     files = sorted(folder.iterdir())
-    assert [file.suffix for file in files] == [".json", ".md"]
-    return json.loads(files[0].read_text()), files[1].read_text()
+    assert [file.suffix for file in files] == [".svg", ".svg", ".svg", ".json", ".md"]
+    return json.loads(files[3].read_text()), files[4].read_text()
 
 
 def test_every_case_is_checked_and_timed(rehearsed: tuple[dict, str]) -> None:
     found, _ = rehearsed
-    assert list(found["stages"]) == ["selftest", "speed", "model", "search"]
-    assert not any("failed" in stage for stage in found["stages"].values())
-    rows = found["stages"]["speed"]["rows"]
+    rows = found["stages"]["ops"]["rows"]
     assert {row["contestant"] for row in rows} >= {
         "reference",
         "reference, compiled",
+        "reference, compiled with max-autotune",
         "copy of as many bytes",
     }
     assert all(row["milliseconds"]["median"] > 0 for row in rows)
-    assert len({row["case"] for row in rows}) == 8
+    # Seven cases of ops that learn, both ways, and one of positions.
+    assert len({row["case"] for row in rows}) == 15
     assert {line["op"] for line in found["stages"]["selftest"]["results"]} == {
         "sample_positions",
         "pool_gather",
@@ -52,36 +55,57 @@ def test_every_case_is_checked_and_timed(rehearsed: tuple[dict, str]) -> None:
     }
 
 
-def test_the_page_names_the_machine_and_holds_every_row(rehearsed: tuple[dict, str]) -> None:
+def test_every_stage_says_what_it_found(rehearsed: tuple[dict, str]) -> None:
+    found, _ = rehearsed
+    stages = found["stages"]
+    assert set(stages) == set(gpu_report.STAGES) - {"build", "tests"}
+    assert not any("failed" in stage for stage in stages.values())
+    assert stages["search"]["not_measured"] == ["interpreted kernels have no speed to search"]
+    for name in ("ops", "step", "latency"):
+        for row in stages[name]["rows"]:
+            assert row["stage"] == name
+            # Whoever competes was found right, but for the reference itself and for another model.
+            compared = row["role"] == "ours" and "each model as in" not in row["case"]
+            assert not compared or row["checked"] or "beside a peer" in row["case"]
+
+
+def test_shares_are_of_the_ceilings_of_the_same_run(rehearsed: tuple[dict, str]) -> None:
+    found, _ = rehearsed
+    copy = found["ceilings"]["copy_gigabytes_per_second"] * 1e9
+    shares = 0
+    for row in found["stages"]["ops"]["rows"]:
+        if row["bytes"]:
+            rate = row["bytes"] / row["milliseconds"]["median"] * 1e3
+            assert row["of_copy"] == pytest.approx(rate / copy, rel=2e-3)
+            shares += 1
+    assert shares > 20
+
+
+def test_the_goals_are_judged(rehearsed: tuple[dict, str]) -> None:
     found, page = rehearsed
-    assert page.startswith(f"# The ops on {found['machine']['device']}\n")
-    assert page.count("\n| reference |") == len(
-        [
-            row
-            for stage in ("speed", "model")
-            for row in found["stages"][stage]["rows"]
-            if row["contestant"] == "reference"
-        ]
-    )
+    assert {goal["case"] for goal in found["goals"]} <= {r["case"] for r in found["stages"]["ops"]["rows"]}
+    assert any("times_compiled" in goal and "times_its_floor" in goal for goal in found["goals"])
+    assert "## Goals" in page and page.startswith(f"# Benchmarks on {found['machine']['device']}\n")
 
 
 def test_the_model_is_checked_and_timed(rehearsed: tuple[dict, str]) -> None:
-    found, page = rehearsed
-    rows = found["stages"]["model"]["rows"]
-    steps = {row["contestant"]: row for row in rows if row["case"].startswith("step")}
+    found, _ = rehearsed
+    rows = [row for row in found["stages"]["step"]["rows"] if row["case"].startswith("step: ")]
+    steps = {row["contestant"]: row for row in rows if row["role"] != "part"}
     assert {"reference", "FastPixelBERT", "the convolutions alone", "the matrix products alone"} <= set(steps)
     step = steps["FastPixelBERT"]
-    assert step["pairs_per_second"] == pytest.approx(8e3 / step["milliseconds"]["median"], rel=1e-2)
-    assert any(row["case"].startswith("one pair") for row in rows)
-    assert page.count("\n| FastPixelBERT |") == sum(row["contestant"] == "FastPixelBERT" for row in rows)
+    assert step["per_second"] == pytest.approx(8e3 / step["milliseconds"]["median"], rel=1e-2)
+    assert step["flops"] > steps["the convolutions alone"]["flops"] > 0
+    parts = {(row["whole"], row["contestant"]) for row in rows if row["role"] == "part"}
+    assert len(parts) == 8
 
 
 def test_a_stage_that_fails_costs_the_others_nothing(tmp_path: Path) -> None:
-    skipped = ("--skip", "build", "--skip", "tests", "--skip", "selftest")
-    ran = report("--device", "cpu", "--output", str(tmp_path), *skipped, PIXELBERT_FAST_BACKEND="wrong")
+    chosen = ("--only", "ops", "--only", "search")
+    ran = report("--device", "cpu", "--output", str(tmp_path), *chosen, PIXELBERT_FAST_BACKEND="wrong")
     assert ran.returncode == 1
     (found,) = (json.loads(file.read_text()) for file in tmp_path.glob("*.json"))
-    assert "PIXELBERT_FAST_BACKEND is 'wrong'" in found["stages"]["speed"]["failed"][0]
+    assert "PIXELBERT_FAST_BACKEND is 'wrong'" in found["stages"]["ops"]["failed"][0]
     assert "failed" not in found["stages"]["search"]
 
 

@@ -116,8 +116,9 @@ def test_more_gpus_divide_what_zero_divides_and_more_passes_send_more():
     counts = plan_memory.Parameters(1000, 800, 700, 300, 0)
     assert [plan_memory.traffic(counts, stage, 1, 4) for stage in range(4)] == [0, 0, 0, 0]
     assert plan_memory.traffic(counts, 0, 2, 4) == 2 * 4 * 800 // 2
-    assert plan_memory.traffic(counts, 2, 2, 4) == 5 * 4 * 800 // 2
-    assert plan_memory.traffic(counts, 3, 2, 4) == 12 * 4 * 1000 // 2
+    assert plan_memory.traffic(counts, 1, 2, 4) == 3 * 4 * 800 // 2
+    assert plan_memory.traffic(counts, 2, 2, 4) == 9 * 4 * 800 // 2
+    assert plan_memory.traffic(counts, 3, 2, 4) == 8 * 4 * 1000 // 2
     one, eight = (
         plan(load_config("pretrain_r50"), Machine(gpus, 80.0))["memory"]["1"]["parts"] for gpus in (1, 8)
     )

@@ -110,6 +110,7 @@ def _memory(
     load, memory = shape.load(), machine.gpu_memory * plan_memory.GIB
     images = shape.images(shape.largest)
     stages = {}
+    passes = config.training.accumulation
     for stage in plan_memory.STAGES:
         parts = plan_memory.by_part(built, counts, load, images, stage, machine.gpus, memory)
         total = sum(parts.values())
@@ -118,9 +119,8 @@ def _memory(
             "total": total,
             "fits": total <= memory,
             "most_images": plan_memory.most_images(built, counts, load, stage, machine.gpus, memory),
-            "traffic_per_step": plan_memory.traffic(
-                counts, stage, machine.gpus, config.training.accumulation
-            ),
+            "traffic_per_step": plan_memory.traffic(counts, stage, machine.gpus, passes),
+            "collectives_per_step": plan_memory.collectives(counts, stage, passes)._asdict(),
         }
     return stages
 

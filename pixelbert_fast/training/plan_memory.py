@@ -159,13 +159,33 @@ def most_images(
     return low
 
 
-def traffic(counts: Parameters, stage: int, world: int, accumulation: int) -> int:
-    """Bytes that a process sends, and receives, in a step: by rings, gradients and weights in float32.
+class Collectives(NamedTuple):
+    """Bytes that go through one-way collectives (a reduce-scatter or a gather; an all-reduce is both).
 
-    Stage 0 reduces all gradients once a step, to all; stage 1 to their owners, which give back the weights;
-    stage 2 so after every pass; stage 3 gathers the weights for each forward and backward as well.
+    Attributes:
+        beside: while passes compute, so that they can be hidden where communication overlaps.
+        after: when the last backward has ended.
     """
-    share = (world - 1) / world
-    times = {0: 2, 1: 2, 2: accumulation + 1, 3: 3 * accumulation}[stage]
+
+    beside: int
+    after: int
+
+
+def collectives(counts: Parameters, stage: int, accumulation: int) -> Collectives:
+    """Of one update under DeepSpeed, gradients and weights in float32 (tests/test_traffic.py counts them).
+
+    Stage 0 reduces all gradients to all after the last backward; stages 1 and 2 likewise but in the last
+    backward and in every one, and the owners give back the weights; stage 3 gathers the weights once a
+    pass, since these models are smaller than what it keeps for the backward, and reduces to the owners
+    alone. By the paper of ZeRO (arXiv 1910.02054, section 7) stages 1 and 2 reduce to the owners alone as
+    well, half of it, which DeepSpeed does with `use_multi_rank_bucket_allreduce: false`; and stage 3
+    gathers twice.
+    """
     size = 4 * (counts.all if stage == 3 else counts.trained)
-    return round(times * share * size)
+    beside, after = {0: (0, 2), 1: (2, 1), 2: (2 * accumulation, 1), 3: (2 * accumulation, 0)}[stage]
+    return Collectives(beside * size, after * size)
+
+
+def traffic(counts: Parameters, stage: int, world: int, accumulation: int) -> int:
+    """Bytes that a process sends, and receives, in an update: its `collectives` by rings."""
+    return round((world - 1) / world * sum(collectives(counts, stage, accumulation)))

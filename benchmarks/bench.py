@@ -1,0 +1,76 @@
+"""Measures everything on a CPU, in at most fifteen minutes on two cores: `make bench`.
+
+    make bench                                     or: python benchmarks/bench.py [--output FOLDER]
+    python benchmarks/bench.py --only ops          one stage again, into today's file
+    python benchmarks/bench.py --quick --output D  does everything work? Its figures mean nothing
+
+Whatever is compared takes turns in one run, and is found right first. One JSON file, a Markdown page and
+plots a machine and date, in `benchmarks/results/`. Leave the machine alone meanwhile.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+import bench_model
+import bench_ops
+import suite
+from bench_model import Limits
+from op_contests import Case
+from suite import Found, Stage
+
+SMALL_OP = {"batch": 2, "channels": 64, "height": 13, "width": 18, "count": 20, "dimensions": 48}
+SMALL_MODEL = {"preset": "tiny", "height": 64, "width": 64, "pixels": 4}
+DEFAULT, BOTH = ("default",), ("default", "max-autotune")
+
+
+def ops(found: Found) -> None:
+    sizes = SMALL_OP if found.quick else {}
+    rounds, seconds = (5, 1.0) if found.quick else (41, 6.0)
+    gather, embed = Case("pool_gather", **sizes), Case("pixel_embed", **sizes)
+    for case, modes in (
+        (gather, BOTH),
+        (embed, BOTH),
+        (Case("sample_positions", **sizes), ()),
+        (replace(gather, dtype="bfloat16"), DEFAULT),
+        (replace(embed, dtype="bfloat16"), DEFAULT),
+        (replace(embed, order="pool_project"), ()),
+        (replace(gather, per_image=4), ()),
+        (replace(gather, layout="contiguous"), ()),
+    ):
+        modes = () if found.quick else modes
+        found.attempt(str(case), bench_ops.contests, case, compiled=modes, rounds=rounds, seconds=seconds)
+
+
+def step(found: Found) -> None:
+    _models(found, "step", "step", "peer step")
+
+
+def latency(found: Found) -> None:
+    _models(found, "pair", "latency", "peer latency")
+
+
+def _models(found: Found, which: str, *contests: str) -> None:
+    case, limits = bench_model.cases("cpu")[which], Limits(DEFAULT, 15, 25.0)
+    if found.quick:
+        case, limits = replace(case, **SMALL_MODEL), Limits((), 5, 1.0)
+    for name in contests:
+        for dtype in ("float32", "bfloat16"):
+            own = replace(case, dtype=dtype)
+            found.attempt(f"{name}, {own}", bench_model.run, name, own, limits)
+
+
+STAGES = {
+    "ceilings": Stage(30, suite.measure_ceilings),
+    "ops": Stage(160, ops),
+    "step": Stage(260, step),
+    "latency": Stage(200, latency),
+}
+SUITE = suite.Suite(__file__, "make bench", "cpu", STAGES, most_seconds=900)
+
+if __name__ == "__main__":
+    sys.exit(suite.main(SUITE, __doc__))
