@@ -36,7 +36,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import contest
 import rows_table
-from rows import REFERENCE, Contest, Row
+from rows import REFERENCE, Contest, Row, with_checks
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -220,14 +220,14 @@ def contests(
         # Without the two rounds that do not count.
         worked = {name: contest.Timing.of([1e3 * each for each in took[2:]]) for name, took in cpu.items()}
         rows += replace(case, case=f"{case.case}: processor time").rows(worked)
-    rows = [replace(row, checked=_levels(differences[row.contestant])) for row in rows]
+    checks = {name: _levels(apart) for name, apart in differences.items() if name != ORDINARY}
     kind = torch.device(device).type
     not_measured = [
         f"the decoder {name} on {kind}: {choice.why_not(name, kind)}"
         for name in choice.DECODERS
         if name not in runs
     ]
-    return rows, not_measured
+    return with_checks(rows, checks), not_measured
 
 
 def _levels(apart: Tolerance) -> str:

@@ -18,7 +18,6 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -28,7 +27,7 @@ sys.path[:0] = [str(ROOT / "benchmarks"), str(ROOT)]
 
 import contest  # noqa: E402 - needs the path above
 import rows_table  # noqa: E402
-from rows import REFERENCE, Contest, Row  # noqa: E402
+from rows import REFERENCE, Contest, Row, with_checks  # noqa: E402
 
 from pixelbert_fast import PixelBertConfig, PixelBertForPreTraining  # noqa: E402
 from pixelbert_fast.errors import UserError  # noqa: E402
@@ -196,10 +195,9 @@ def _of_a_model(
         item="pairs",
         roles={PLAIN: REFERENCE},
     )
-    return [
-        replace(row, checked=f"losses within {apart[row.contestant]:.1g} of the plain engine's")
-        for row in case.rows(timings, memory=memory)
-    ]
+    del apart[PLAIN]
+    checks = {who: f"losses within {each:.1g} of the plain engine's" for who, each in apart.items()}
+    return with_checks(case.rows(timings, memory=memory), checks)
 
 
 def _wall_clock(device: str) -> Callable[[], float]:

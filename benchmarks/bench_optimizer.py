@@ -16,7 +16,6 @@ import argparse
 import json
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -28,7 +27,7 @@ import ceilings  # noqa: E402 - needs the path above
 import contest  # noqa: E402
 import rows_table  # noqa: E402
 from bench_logging import batch  # noqa: E402
-from rows import PEER, REFERENCE, Contest, Row, Work  # noqa: E402
+from rows import PEER, REFERENCE, Contest, Row, Work, with_checks  # noqa: E402
 
 from pixelbert_fast.model import PixelBertConfig, PixelBertForPreTraining  # noqa: E402
 from pixelbert_fast.tasks.pretraining.task import PretrainingTask  # noqa: E402
@@ -186,10 +185,9 @@ def contests(
                 least_work(weights, clip=clip),
                 roles={FIRST: REFERENCE, FUSED: PEER},
             )
-            rows += [
-                replace(row, checked=f"weights within {apart[row.contestant]:.1g} after three updates")
-                for row in case.rows(timings, memory=_memory(runs, device))
-            ]
+            del apart[FIRST]
+            checks = {name: f"weights within {each:.1g} after three updates" for name, each in apart.items()}
+            rows += with_checks(case.rows(timings, memory=_memory(runs, device)), checks)
             del entered, runs  # gigabytes
     if whole:
         steps = whole_steps(preset, device)

@@ -34,7 +34,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 import contest
 import rows_table
 from model_floors import floating_point_operations
-from rows import PEER, REFERENCE, Contest, Row, Work
+from rows import PEER, REFERENCE, Contest, Row, Work, with_checks
 
 from pixelbert_fast import PixelBertConfig, PixelBertForImageTextRetrieval
 from pixelbert_fast.model.outputs import PixelEmbeddings
@@ -209,17 +209,19 @@ def contests(
     ).rows(timings, memory={who: contest.peak_memory(run, device) for who, run in runs.items()}, items=pairs)
     with sdpa_kernel(SDPBackend.MATH):  # of a CPU's fused attention the counter sees nothing
         flops = floating_point_operations(runs["matrix fp32"])
-    spread = differences[SPREAD]
+    spread = differences.pop(SPREAD)
+    checks = {
+        who: f"scores within {each:.1g}, of a spread of {spread:.2g}" for who, each in differences.items()
+    }
     rows = [
         replace(
             row,
             dtype="bfloat16" if row.contestant == "matrix bf16" else "float32",
             work=Work(flops=flops * pairs[row.contestant] // case.pairs),
-            checked=f"scores within {differences.get(row.contestant, 0.0):.1g}, of a spread of {spread:.2g}",
         )
         for row in rows
     ]
-    return rows, case.not_measured
+    return with_checks(rows, checks), case.not_measured
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -27,7 +27,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import contest
 import rows_table
-import slopes
 from rows import REFERENCE, Contest, Row
 from scaling_series import Series, all_series
 
@@ -107,9 +106,8 @@ def main(arguments: list[str] | None = None) -> int:
         seconds=options.seconds,
         limit=options.limit,
     )
-    print(", ".join(f"{name} {value}" for name, value in contest.machine(options.device).items()), end="\n\n")
+    print(contest.described(contest.machine(options.device)), end="\n\n")
     rows_table.show(rows, not_measured)
-    print(f"\n{slopes.table(slopes.slopes(row.as_dict() for row in rows))}")
     return 0
 
 

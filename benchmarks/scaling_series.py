@@ -108,7 +108,7 @@ def _op(case: op_contests.Case, size: str, field: str, values: tuple[int, ...], 
 
 def _op_point(case: op_contests.Case, size: int, backward: bool) -> Point:
     values = op_contests.given(case)
-    plain = op_contests.contestants(case, values, compiled=False)
+    plain = op_contests.contestants(case, values, compiled=())
     around = (lambda run: op_contests.training(run, values)) if backward else torch.no_grad()
 
     def work() -> Work:
