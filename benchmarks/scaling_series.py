@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, lru_cache, partial
 
 import model_contests
 import op_contests
@@ -12,12 +12,15 @@ import torch
 from rows import Work
 from torch import Tensor
 
+from pixelbert_fast import PixelBertForPreTraining
 from pixelbert_fast.model.flops import forward_flops, map_shape, training_flops
 
 # Of pairs that are read, when something else varies.
 WORDS = len(model_contests.QUESTION)
 # Of a model without heads, as it reads.
 PARTS = ("backbone", "projection", "embeddings", "encoder", "pooler")
+# The reference and ours, with the same weights.
+Models = dict[str, PixelBertForPreTraining]
 
 
 @dataclass(frozen=True)
@@ -136,23 +139,33 @@ def _of_steps(device: str) -> list[Series]:
             device=device, dtype="bfloat16", images=4, height=800, width=1066, pixels=100
         )
         batches, sides, counts, lengths = (2, 4, 8, 16), (256, 512, 1024), (24, 48, 96, 192), (16, 64, 256)
+
+    @lru_cache(maxsize=1)  # of the sizes only K is a model's own
+    def models(pixels: int) -> Models:
+        return model_contests.pair(replace(case, pixels=pixels))
+
+    step = partial(_step_series, models)
     return [
-        _step(case, "batch", batches, lambda value: replace(case, images=value)),
+        step(case, "batch", batches, lambda value: replace(case, images=value)),
         # As many pixels sampled as the smallest image has.
-        _step(
+        step(
             replace(case, pixels=16),
             "pixels",
             sides,
             lambda value: replace(case, height=value, width=value, pixels=16),
         ),
-        _step(case, "captions", (1, 2, 4, 8), lambda value: replace(case, captions=value)),
-        _step(wide, "K", counts, lambda value: replace(wide, pixels=value)),
-        _step(case, "words", lengths, lambda _: case),
+        step(case, "captions", (1, 2, 4, 8), lambda value: replace(case, captions=value)),
+        step(wide, "K", counts, lambda value: replace(wide, pixels=value)),
+        step(case, "words", lengths, lambda _: case),
     ]
 
 
-def _step(
-    base: model_contests.Case, size: str, values: tuple[int, ...], case: Callable[[int], model_contests.Case]
+def _step_series(
+    models: Callable[[int], Models],
+    base: model_contests.Case,
+    size: str,
+    values: tuple[int, ...],
+    case: Callable[[int], model_contests.Case],
 ) -> Series:
     captions = f"{base.captions} captions each"
     kept = {
@@ -166,7 +179,7 @@ def _step(
         _named("step", base, size, kept),
         size,
         values,
-        lambda value: _step_point(case(value), size, value),
+        lambda value: _step_point(models, case(value), size, value),
         base.dtype,
         "losses and logits within 1e-4" if base.dtype == "float32" else "within twice the reference's error",
         reference=model_contests.REFERENCE,
@@ -178,11 +191,13 @@ def _named(what: str, base: model_contests.Case, size: str, kept: dict[str, str]
     return f"{what} against {size}: {base.preset}, {base.norm} norm, {base.dtype}, {', '.join(kept.values())}"
 
 
-def _step_point(case: model_contests.Case, size: str, value: int) -> Point:
+def _step_point(
+    models_of: Callable[[int], Models], case: model_contests.Case, size: str, value: int
+) -> Point:
     given = model_contests.batch(case)
     if size == "words":
         given |= _texts(given, value)
-    models = model_contests.pair(case)
+    models = models_of(case.pixels)
     runs = {who: model_contests.training_step(model, given) for who, model in models.items()}
     config = models[model_contests.FAST].config
     predicted = given["matched"].bool() | config.mlm_on_mismatched
@@ -235,14 +250,18 @@ def _of_reading(device: str) -> list[Series]:
             device=device, dtype="bfloat16", images=1, captions=1, height=800, width=1066
         )
         sides, sequences = (256, 512, 1024), (1, 4, 16, 64)
+    models = cache(lambda: model_contests.pair(case))
     return [
-        _reading(case, "pixels", sides),
-        _reading(case, "words", (16, 64, 256)),
-        _reading(case, "sequences", sequences),
+        reading(case, "pixels", sides, models),
+        reading(case, "words", (16, 64, 256), models),
+        reading(case, "sequences", sequences, models),
     ]
 
 
-def _reading(base: model_contests.Case, size: str, values: tuple[int, ...]) -> Series:
+def reading(
+    base: model_contests.Case, size: str, values: tuple[int, ...], models: Callable[[], Models]
+) -> Series:
+    """One pair, or several sequences beside one image, read without gradients; `models` gives both."""
     kept = {
         "pixels": f"1 image of {base.height} x {base.width}",
         "words": f"texts of {WORDS} pieces",
@@ -252,22 +271,21 @@ def _reading(base: model_contests.Case, size: str, values: tuple[int, ...]) -> S
         _named("reading", base, size, kept),
         size,
         values,
-        lambda value: _reading_point(base, size, value),
+        lambda value: _reading_point(models(), base, size, value),
         base.dtype,
         "pooled output within 1e-4" if base.dtype == "float32" else "within twice the reference's error",
         reference=model_contests.REFERENCE,
     )
 
 
-def _reading_point(base: model_contests.Case, size: str, value: int) -> Point:
+def _reading_point(models: Models, base: model_contests.Case, size: str, value: int) -> Point:
     case = replace(base, height=value, width=value) if size == "pixels" else base
     given = model_contests.question(case)
     words, sequences = (value if size == "words" else WORDS), (value if size == "sequences" else 1)
     pieces = torch.arange(words * sequences).view(sequences, words) % 1000 + 1000
     given["input_ids"] = pieces.to(given["input_ids"])
     given["image_index"] = torch.zeros(sequences, dtype=torch.int64, device=case.device)
-    models = {who: model.pixelbert for who, model in model_contests.pair(case).items()}
-    runs = {who: model_contests.inference(model, given) for who, model in models.items()}
+    runs = {who: model_contests.inference(model.pixelbert, given) for who, model in models.items()}
 
     def verify() -> None:
         truth = runs[model_contests.REFERENCE]

@@ -276,7 +276,8 @@ def test_series_that_there_is_no_time_for_are_told() -> None:
 def test_reading_grows_with_each_of_its_sizes(size: str) -> None:
     """By the smallest preset: the series' own is as large as the paper's."""
     case = scaling_series.model_contests.Case(preset="tiny", images=1, captions=1, height=48, width=48)
-    series = scaling_series._reading(case, size, (16, 48))
+    models = scaling_series.model_contests.pair(case)
+    series = scaling_series.reading(case, size, (16, 48), lambda: models)
     small, large = (series.point(value) for value in series.values)
     for point in (small, large):
         point.verify()
