@@ -3,9 +3,11 @@
     python benchmarks/bench_decoding.py --threads 2
     python benchmarks/bench_decoding.py --json decoding.json
 
-640 x 480 JPEGs, made here, to a short side of 384, in normalised float32 batches, from memory to memory. All
-contestants have the same cores: as many as threads, or workers of the DataLoader. Their batches are compared
-with the image processor's first, and nothing is timed where they differ by more than the stated tolerance.
+640 x 480 JPEGs, made here, to a short side of 384, in normalised float32 batches, from memory to memory (the
+device's, where it is a GPU). All contestants have the same cores: as many as threads, or workers of the
+DataLoader. Their batches are compared with the image processor's first, and nothing is timed where they
+differ by more than the stated tolerance. What each takes of the cores, its workers' share included, is a case
+of its own.
 """
 
 from __future__ import annotations
@@ -17,10 +19,10 @@ import math
 import multiprocessing
 import os
 import platform
-import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 
@@ -33,12 +35,14 @@ from torch.utils.data import DataLoader, Dataset
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import contest
+import rows_table
+from rows import REFERENCE, Contest, Row, with_checks
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from pixelbert_fast import machine
 from pixelbert_fast.data.decoders import choice
-from pixelbert_fast.data.decoders.contract import TOLERANCE, Tolerance, decode_ahead
+from pixelbert_fast.data.decoders.contract import TOLERANCE, Decoder, Tolerance, decode_ahead
 from pixelbert_fast.data.decoders.normalising import Normalisation
 from pixelbert_fast.data.processor import PixelBertImageProcessor
 
@@ -87,14 +91,10 @@ class OrdinaryImages(Dataset):
         return torch.from_numpy(values.transpose(2, 0, 1).copy())
 
 
-def contestants(encoded: list[bytes], batch: int, threads: int) -> dict[str, Callable[[], Iterator[Tensor]]]:
-    """By name: what gives all images once, in batches of pixel values."""
-    runs: dict[str, Callable[[], Iterator[Tensor]]] = {}
-    normalisation = Normalisation(PROCESSOR.image_mean, PROCESSOR.image_std)
-    for name in choice.DECODERS:
-        if choice.why_not(name, "cpu") is None:
-            decoder = choice.make_decoder(normalisation, name, "cpu", threads)
-            runs[name] = lambda decoder=decoder: _decoded(decoder, encoded, batch)
+def contestants(
+    encoded: list[bytes], batch: int, threads: int, device: str = "cpu"
+) -> dict[str, Callable[[], Iterator[Tensor]]]:
+    """By name, the ordinary way first: what gives all images once, in batches of pixel values."""
     # Workers that stay: their start is not timed. Spawned: a fork beside a decoder's threads can hang.
     loader = DataLoader(
         OrdinaryImages(encoded),
@@ -104,16 +104,29 @@ def contestants(encoded: list[bytes], batch: int, threads: int) -> dict[str, Cal
         multiprocessing_context="spawn",
         timeout=120,
     )
-    runs[ORDINARY] = lambda: iter(loader)
+    runs: dict[str, Callable[[], Iterator[Tensor]]] = {
+        ORDINARY: lambda: (values.to(device) for values in loader)
+    }
+    for name in choice.DECODERS:
+        if choice.why_not(name, torch.device(device).type) is None:
+            made = decoder(name, device, threads)
+            runs[name] = lambda made=made: _decoded(made, encoded, batch, device)
     return runs
 
 
-def _decoded(decoder, encoded: list[bytes], batch: int) -> Iterator[Tensor]:
+def decoder(name: str, device: str, threads: int) -> Decoder:
+    """With the normalisation of `PROCESSOR`."""
+    return choice.make_decoder(
+        Normalisation(PROCESSOR.image_mean, PROCESSOR.image_std), name, device, threads
+    )
+
+
+def _decoded(decoder: Decoder, encoded: list[bytes], batch: int, device: str) -> Iterator[Tensor]:
     parts = [encoded[start : start + batch] for start in range(0, len(encoded), batch)]
     with decode_ahead(decoder, ((part, [SIZE] * len(part)) for part in parts)) as batches:
         for decoded in batches:
             assert not decoded.broken
-            yield decoded.pixel_values
+            yield decoded.pixel_values.to(device)
 
 
 def verify(encoded: list[bytes], runs: dict[str, Callable[[], Iterator[Tensor]]]) -> dict[str, Tolerance]:
@@ -124,7 +137,7 @@ def verify(encoded: list[bytes], runs: dict[str, Callable[[], Iterator[Tensor]]]
         most, mean, images = 0.0, 0.0, 0
         for values in run():
             for image in values:
-                apart = ((image - PROCESSOR.pixels(encoded[images])) * levels).abs()
+                apart = ((image.cpu() - PROCESSOR.pixels(encoded[images])) * levels).abs()
                 most, mean, images = max(most, float(apart.max())), mean + float(apart.mean()), images + 1
         assert images == len(encoded), f"{name} gave {images} of {len(encoded)} images"
         found[name] = Tolerance(round(most, 3), round(mean / images, 4))
@@ -161,61 +174,64 @@ def cpu_seconds() -> float:
     return total
 
 
-def measure(images: int, batch: int, threads: int, rounds: int) -> dict:
-    """Verify, time, and put together what is reported."""
+def contests(
+    device: str,
+    *,
+    images: int = 512,
+    batch: int = 32,
+    threads: int | None = None,
+    rounds: int = 9,
+    seconds: float = 300.0,
+) -> tuple[list[Row], list[str]]:
+    """A row of each contestant by the clock and one by what it took of the cores; why one was not measured.
+
+    Args:
+        device: where the batches are wanted.
+        images: of a round, at most 64 different ones.
+        batch: images of a batch.
+        threads: of the decoders, and workers of the DataLoader; None: as many as torch has.
+        rounds, seconds: as for `contest.take_turns`.
+
+    Raises:
+        AssertionError: a contestant's batches are too far from the image processor's; nothing was timed.
+    """
+    threads = threads or torch.get_num_threads()
     distinct = [photo_like(seed) for seed in range(min(images, 64))]
     encoded = [distinct[place % len(distinct)] for place in range(images)]
-    runs = contestants(encoded, batch, threads)
+    runs = contestants(encoded, batch, threads, device)
     differences = verify(encoded, runs)
     cpu: dict[str, list[float]] = {name: [] for name in runs}
+    # By the clock on a GPU too: each run ends with a value read from there.
     timings = contest.take_turns(
-        {name: consumed(run, cpu[name]) for name, run in runs.items()}, "cpu", rounds=rounds, seconds=300
+        {name: consumed(run, cpu[name]) for name, run in runs.items()}, "cpu", rounds=rounds, seconds=seconds
     )
-    costs = {name: statistics.median(each) / images * 1e3 for name, each in cpu.items()}
-    rates = {name: images / timing.median * 1e3 for name, timing in timings.items()}
-    return {
-        "machine": machine.processor_name(),
-        "threads": threads,
-        "versions": _versions(),
-        "images": images,
-        "batch": batch,
-        "kilobytes_an_image": round(sum(map(len, distinct)) / len(distinct) / 1e3, 1),
-        "automatic": choice.automatic("cpu"),
-        "contestants": {
-            name: {
-                "images_per_second": round(rates[name], 1),
-                "slow_and_fast_fifth": [round(images / t * 1e3, 1) for t in (timing.high, timing.low)],
-                "times_the_ordinary_way": round(rates[name] / rates[ORDINARY], 2),
-                "cpu_milliseconds_an_image": round(costs[name], 2),
-                "grey_levels_from_the_processor": differences[name]._asdict(),
-                "rounds": timing.runs,
-            }
-            for name, timing in timings.items()
-        },
-    }
-
-
-def table(report: dict) -> str:
-    """The report as Markdown."""
-    lines = [
-        f"{report['machine']}, {report['threads']} threads, {report['images']} JPEGs of"
-        f" {WIDTH} x {HEIGHT} and {report['kilobytes_an_image']} kB to {SIZE[1]} x {SIZE[0]}, batches of"
-        f" {report['batch']};"
-        f" automatic choice: {report['automatic']}; "
-        + ", ".join(f"{name} {version}" for name, version in report["versions"].items()),
-        "",
-        "| | images/s | 0.2 to 0.8 | times the ordinary way | CPU ms an image | levels off: most, mean |",
-        "|---|---|---|---|---|---|",
+    kilobytes = sum(map(len, distinct)) / len(distinct) / 1e3
+    case = Contest(
+        "decoding",
+        f"{images} JPEGs of {WIDTH} x {HEIGHT} and {kilobytes:.0f} kB to {SIZE[1]} x {SIZE[0]}, batches of "
+        f"{batch} in memory of the {torch.device(device).type}, {threads} threads or workers",
+        "float32",
+        items=images,
+        item="images",
+        roles={ORDINARY: REFERENCE},
+    )
+    rows = case.rows(timings)
+    if not any(math.isnan(each) for took in cpu.values() for each in took):
+        # Without the two rounds that do not count.
+        worked = {name: contest.Timing.of([1e3 * each for each in took[2:]]) for name, took in cpu.items()}
+        rows += replace(case, case=f"{case.case}: processor time").rows(worked)
+    checks = {name: _levels(apart) for name, apart in differences.items() if name != ORDINARY}
+    kind = torch.device(device).type
+    not_measured = [
+        f"the decoder {name} on {kind}: {choice.why_not(name, kind)}"
+        for name in choice.DECODERS
+        if name not in runs
     ]
-    for name, row in report["contestants"].items():
-        low, high = row["slow_and_fast_fifth"]
-        apart = row["grey_levels_from_the_processor"]
-        lines.append(
-            f"| {name} | {row['images_per_second']:.0f} | {low:.0f} to {high:.0f} |"
-            f" {row['times_the_ordinary_way']:.2f} | {row['cpu_milliseconds_an_image']:.2f} |"
-            f" {apart['most']:.1f}, {apart['mean']:.3f} |"
-        )
-    return "\n".join(lines)
+    return with_checks(rows, checks), not_measured
+
+
+def _levels(apart: Tolerance) -> str:
+    return f"within {apart.most:.2g} grey levels, {apart.mean:.2g} in the mean"
 
 
 def _versions() -> dict[str, str]:
@@ -232,6 +248,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--images", type=int, default=512, help="a round")
     parser.add_argument("--batch", type=int, default=32)
@@ -241,11 +258,28 @@ def main(arguments: list[str] | None = None) -> int:
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: options.threads])
     torch.set_num_threads(options.threads)
-    report = measure(options.images, options.batch, options.threads, options.rounds)
-    print(table(report))
+    rows, not_measured = contests(
+        options.device,
+        images=options.images,
+        batch=options.batch,
+        threads=options.threads,
+        rounds=options.rounds,
+    )
+    about = {
+        "machine": machine.processor_name(),
+        "versions": _versions(),
+        "automatic": choice.automatic("cpu"),
+    }
+    print(json.dumps(about, indent=1))
+    rows_table.show(rows, not_measured, more={"ms an image": _milliseconds_an_image})
     if options.json:
+        report = {**about, "rows": [row.as_dict() for row in rows], "not_measured": not_measured}
         options.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     return 0
+
+
+def _milliseconds_an_image(row: dict) -> str:
+    return f"{row['milliseconds']['median'] / row['items']:.2f}"
 
 
 if __name__ == "__main__":

@@ -5,27 +5,34 @@
 
 Each contestant has its own copy of a FastPixelBERT for pre-training and makes one update a round (forward,
 backward, clipping, both algorithms); the order turns with the rounds. An overhead is the median over the
-rounds of its CPU time relative to the plain engine's in the same round, with the quantiles 0.2 and 0.8. Their
-losses must agree, or nothing is reported. Writes docs/results/training-engine.md.
+rounds of its CPU time relative to the plain engine's in the same round, with the quartiles. Their first
+losses must agree, or nothing is timed. Writes docs/results/training-engine.md.
 """
 
 from __future__ import annotations
 
 import argparse
+import datetime
 import gc
 import statistics
 import sys
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import torch
+
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+sys.path[:0] = [str(ROOT / "benchmarks"), str(ROOT)]
 
-import torch  # noqa: E402
+import contest  # noqa: E402 - needs the path above
+import rows_table  # noqa: E402
+from rows import REFERENCE, Contest, Row, with_checks  # noqa: E402
 
-from benchmarks.contest import Timing  # noqa: E402
 from pixelbert_fast import PixelBertConfig, PixelBertForPreTraining  # noqa: E402
-from tests.engine_cases import deepspeed_engine, plain_engine  # noqa: E402
+from pixelbert_fast.errors import UserError  # noqa: E402
+from pixelbert_fast.training.plain_engine import PlainEngine  # noqa: E402
+from tests.engine_cases import CLIP, deepspeed_engine, optimizer_of  # noqa: E402
 
 REPORT = ROOT / "docs" / "results" / "training-engine.md"
 # By name: images, side in pixels, captions an image, pieces a caption.
@@ -38,6 +45,7 @@ SMALLER = {
     "intermediate_size": 1536,
     "vocab_size": 8000,
 }
+PLAIN = "plain"
 STAGES = (0, 1, 2, 3)
 WARM = 3
 # Losses of float32 runs that add in different orders, after so few updates.
@@ -52,13 +60,13 @@ def build(name: str) -> PixelBertForPreTraining:
     return PixelBertForPreTraining(config).train()
 
 
-def batch(preset: str) -> dict:
-    images, side, captions, pieces = MODELS[preset]
+def batch(name: str, device: str) -> dict:
+    images, side, captions, pieces = MODELS[name]
     generator = torch.Generator().manual_seed(0)
     ids = torch.randint(5, 1000, (images * captions, pieces), generator=generator)
     labels = torch.full_like(ids, -100)
     labels[:, 2:5] = ids[:, 2:5]
-    return {
+    inputs = {
         "input_ids": ids,
         "attention_mask": torch.ones_like(ids),
         "pixel_values": torch.randn(images, 3, side, side, generator=generator),
@@ -66,8 +74,17 @@ def batch(preset: str) -> dict:
         "image_index": torch.arange(images).repeat_interleave(captions),
         "labels": labels,
         "matched": torch.randint(0, 2, (images * captions,), generator=generator),
-        "seed": 1,
     }
+    return {key: value.to(device) for key, value in inputs.items()} | {"seed": 1}
+
+
+def plain_engine(model: PixelBertForPreTraining, device: str) -> PlainEngine:
+    return PlainEngine(model, optimizer_of(model), device=torch.device(device), clip_norm=CLIP)
+
+
+def zero_engine(model: PixelBertForPreTraining, ranks, stage: int):
+    """DeepSpeed's, on the device that it takes by itself: the GPU where there is one."""
+    return deepspeed_engine(model, ranks, zero_stage=stage)
 
 
 def update(engine, inputs: dict) -> torch.Tensor:
@@ -77,102 +94,182 @@ def update(engine, inputs: dict) -> torch.Tensor:
     return loss.detach()
 
 
-def measured(preset: str, ranks, rounds: int, seconds: float) -> list[dict]:
-    inputs = batch(preset)
-    engines = {"plain": plain_engine(build(preset), 1)}
-    for stage in STAGES:
-        engines[f"ZeRO {stage}"] = deepspeed_engine(build(preset), ranks, zero_stage=stage)
+def verify(engines: dict, inputs: dict) -> dict[str, float]:
+    """Some updates of each; by engine, how far its losses are from the plain one's, as a share of them.
+
+    Raises:
+        AssertionError: one is farther than rounding explains.
+    """
+    losses = {name: [float(update(engine, inputs)) for _ in range(WARM)] for name, engine in engines.items()}
+    found = {}
+    for name, own in losses.items():
+        pairs = zip(own, losses[PLAIN], strict=True)
+        found[name] = max(abs(mine - plain) / plain for mine, plain in pairs)
+        # Not "more than": a loss that is NaN is not near.
+        assert found[name] <= SAME, f"{name}: losses differ by {found[name]:.1e}; nothing was timed"
+    return found
+
+
+def take_turns(
+    engines: dict, inputs: dict, clock: Callable[[], float], rounds: int, seconds: float
+) -> dict[str, contest.Timing]:
+    """As `contest.take_turns`, in an order that turns, and each on a clean heap: engines leave cycles."""
     names = list(engines)
     times: dict[str, list[float]] = {name: [] for name in names}
-    losses: dict[str, list[float]] = {name: [] for name in names}
     began = time.monotonic()
-    for number in range(rounds + WARM):
-        if len(times["plain"]) >= 10 and time.monotonic() - began > seconds:
+    for number in range(rounds):
+        if number >= 5 and time.monotonic() - began > seconds:
             break
         turn = number % len(names)
         for name in names[turn:] + names[:turn]:
             gc.collect()
-            # Of this process alone: other work on the machine counts for none of them.
-            start = time.process_time()
-            loss = update(engines[name], inputs)
-            if number >= WARM:
-                times[name].append(1e3 * (time.process_time() - start))
-            else:
-                losses[name].append(float(loss))
-    rows = []
-    for name in names:
-        pairs = zip(losses[name], losses["plain"], strict=True)
-        difference = max(abs(mine - plain) / plain for mine, plain in pairs)
-        if difference > SAME:
-            raise SystemExit(f"{preset}, {name}: losses differ by {difference:.1e}; nothing is reported")
-        over = [100 * (mine / plain - 1) for mine, plain in zip(times[name], times["plain"], strict=True)]
-        low, *_, high = statistics.quantiles(over, n=5, method="inclusive")
-        row = {"model": preset, "engine": name, "time": Timing.of(times[name]), "difference": difference}
-        rows.append({**row, "overhead": statistics.median(over), "low": low, "high": high})
-        print(row_text(rows[-1]), flush=True)
-    for name in names:
-        engines[name].close()
-    return rows
+            start = clock()
+            update(engines[name], inputs)
+            times[name].append(1e3 * (clock() - start))
+    return {name: contest.Timing.of(each) for name, each in times.items()}
 
 
-def row_text(row: dict) -> str:
-    timing = row["time"]
-    shown = "-"
-    if row["engine"] != "plain":
-        shown = f"{row['overhead']:+.1f} % ({row['low']:+.1f} to {row['high']:+.1f})"
-    median = f"{timing.median:.1f} ({timing.low:.1f} to {timing.high:.1f})"
-    cells = [row["model"], row["engine"], median, shown, str(timing.runs), f"{row['difference']:.0e}"]
-    return f"| {' | '.join(cells)} |"
+def contests(
+    device: str,
+    *,
+    models: Sequence[str] = ("tiny",),
+    stages: Sequence[int] = STAGES,
+    rounds: int = 20,
+    seconds: float = 30.0,
+    processor_time: bool = False,
+) -> tuple[list[Row], list[str]]:
+    """A row of the plain engine and one of each ZeRO stage, for each model; why they were not measured.
+
+    Args:
+        models: of `MODELS`.
+        stages: of ZeRO.
+        rounds, seconds: as for `contest.take_turns`, for each model.
+        processor_time: what this process has worked, on a CPU: other work there counts for none of them.
+
+    Raises:
+        AssertionError: losses differ by more than rounding; then nothing was timed.
+    """
+    from pixelbert_fast.training import deepspeed_engine as engines
+
+    kind = torch.device(device).type
+    if kind == "cpu" and torch.cuda.is_available():
+        return [], ["DeepSpeed beside the plain loop on the CPU: with a GPU there it takes that"]
+    try:
+        engines.import_deepspeed()
+    except UserError as error:
+        return [], [f"DeepSpeed beside the plain loop: {error}"]
+    ranks = engines.join()
+    try:
+        return [
+            row
+            for name in models
+            for row in _of_a_model(name, device, ranks, stages, rounds, seconds, processor_time)
+        ], []
+    finally:
+        engines.leave()
 
 
-def main() -> int:
+def _of_a_model(
+    name: str, device: str, ranks, stages: Sequence[int], rounds: int, seconds: float, processor_time: bool
+) -> list[Row]:
+    inputs = batch(name, device)
+    engines = {PLAIN: plain_engine(build(name), device)}
+    for stage in stages:
+        engines[f"ZeRO {stage}"] = zero_engine(build(name), ranks, stage)
+    apart = verify(engines, inputs)
+    clock = time.process_time if processor_time else _wall_clock(device)
+    timings = take_turns(engines, inputs, clock, rounds, seconds)
+    memory = {
+        who: contest.peak_memory(lambda engine=engine: update(engine, inputs), device)
+        for who, engine in engines.items()
+    }
+    for engine in engines.values():
+        engine.close()
+    images, side, captions, _ = MODELS[name]
+    case = Contest(
+        "engine",
+        f"an update in one process: {name}, frozen norm, float32, {images} images of {side} x {side}, "
+        f"{captions} captions each{', processor time' if processor_time else ''}",
+        "float32",
+        items=images * captions,
+        item="pairs",
+        roles={PLAIN: REFERENCE},
+    )
+    del apart[PLAIN]
+    checks = {who: f"losses within {each:.1g} of the plain engine's" for who, each in apart.items()}
+    return with_checks(case.rows(timings, memory=memory), checks)
+
+
+def _wall_clock(device: str) -> Callable[[], float]:
+    if torch.device(device).type == "cpu":
+        return time.perf_counter
+
+    def clock() -> float:
+        torch.cuda.synchronize(device)
+        return time.perf_counter()
+
+    return clock
+
+
+def overheads(rows: Sequence[Row]) -> dict[tuple[str, str], tuple[float, float, float]]:
+    """By case and engine: median and quartiles of the per cent that it takes above the plain one's round."""
+    plain = {row.case: row.timing.samples for row in rows if row.role == REFERENCE}
+    found = {}
+    for row in rows:
+        pairs = zip(row.timing.samples, plain[row.case], strict=True)
+        over = [100 * (mine / theirs - 1) for mine, theirs in pairs]
+        low, median, high = statistics.quantiles(over, n=4, method="inclusive")
+        found[row.case, row.contestant] = median, low, high
+    return found
+
+
+def page(rows: Sequence[Row], deepspeed: str) -> str:
+    """The report of `REPORT`."""
+    machine, over = contest.machine("cpu"), overheads(rows)
+
+    def overhead(row: dict) -> str:
+        median, low, high = over[row["case"], row["contestant"]]
+        return "" if row["role"] == REFERENCE else f"{median:+.1f} % ({low:+.1f} to {high:+.1f})"
+
+    return f"""# What DeepSpeed costs beside the plain loop
+
+`make bench-engine`: whole updates taking turns, with clipping. CPU time, so that other work on the machine does not count.
+In brackets the quartiles. An overhead is the median over rounds of the time relative to the plain engine's in the same round.
+
+{machine["device"]}, torch {machine["torch"]}, DeepSpeed {deepspeed}, {datetime.date.today().isoformat()}.
+
+{rows_table.tables([row.as_dict() for row in rows], {"overhead": overhead})}
+
+In one process ZeRO has nothing to divide, and what 1 and 2 cost here is copying: gradients into
+and out of buckets, weights back from where they are updated. It grows with the weights and not
+with the batch, of which the larger model has two images; use zero_stage 0 in one process.
+
+ZeRO 3 puts hooks on every module: Python runs at each, and FastPixelBERT then calls the modules
+where it otherwise works in a convolution's own memory, or shares one gradient between the two uses
+of the word embeddings. Use it only where weights do not fit. None of it was measured on a GPU.
+"""  # noqa: E501 - as wide as its neighbours
+
+
+def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
     parser.add_argument("--rounds", type=int, default=60)
     parser.add_argument("--seconds", type=float, default=240.0, help="no further round after that long")
     parser.add_argument("--threads", type=int, default=1)
-    arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
+    parser.add_argument("--report", type=Path, default=REPORT, help="the page that is written")
+    options = parser.parse_args(arguments)
+    torch.set_num_threads(options.threads)
+    rows, not_measured = contests(
+        "cpu", models=options.models, rounds=options.rounds, seconds=options.seconds, processor_time=True
+    )
+    if not_measured:
+        print("\n".join(not_measured), file=sys.stderr)
+        return 1
     from pixelbert_fast.training import deepspeed_engine as engines
 
-    deepspeed = engines.import_deepspeed()
-    ranks = engines.join()
-    rows = [
-        row
-        for preset in arguments.models
-        for row in measured(preset, ranks, arguments.rounds, arguments.seconds)
-    ]
-    engines.leave()
-    sizes = "; ".join(
-        f'"{preset}": {images} images of {side} x {side}, {captions} captions each'
-        for preset, (images, side, captions, _) in MODELS.items()
-    )
-    lines = [
-        "# What DeepSpeed costs beside the plain loop",
-        "",
-        f"`make bench-engine`: whole updates in one process of {arguments.threads} thread(s), taking turns,",
-        "fp32, frozen batch norm, with clipping. CPU time, so that other work on the machine does not count.",
-        "In brackets the quantiles 0.2 and 0.8. An overhead is the median over rounds of the time relative",
-        "to the plain engine's in the same round.",
-        f"{sizes}.",
-        "",
-        f"2 cores of an Intel Xeon with AVX-512, torch {torch.__version__},"
-        f" DeepSpeed {deepspeed.__version__}, 2026-11-23.",
-        "",
-        "| model | engine | ms an update | overhead | rounds | losses differ by |",
-        "|---|---|---|---|---|---|",
-        *map(row_text, rows),
-        "",
-        "In one process ZeRO has nothing to divide, and what 1 and 2 cost here is copying: gradients into",
-        "and out of buckets, weights back from where they are updated. It grows with the weights and not",
-        "with the batch, of which the larger model has two images; use zero_stage 0 in one process.",
-        "",
-        "ZeRO 3 puts hooks on every module: Python runs at each, and FastPixelBERT then calls the modules",
-        "where it otherwise works in a convolution's own memory, or shares one gradient between the two uses",
-        "of the word embeddings. Use it only where weights do not fit. None of it was measured on a GPU.",
-        "",
-    ]
-    REPORT.write_text("\n".join(lines), encoding="utf-8")
+    text = page(rows, engines.import_deepspeed().__version__)
+    print(text)
+    options.report.write_text(text, encoding="utf-8")
     return 0
 
 

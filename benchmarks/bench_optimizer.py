@@ -19,11 +19,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from bench_logging import batch
-from contest import machine, take_turns
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+sys.path[:0] = [str(ROOT / "benchmarks"), str(ROOT)]
+
+import ceilings  # noqa: E402 - needs the path above
+import contest  # noqa: E402
+import rows_table  # noqa: E402
+from bench_logging import batch  # noqa: E402
+from rows import PEER, REFERENCE, Contest, Row, Work, with_checks  # noqa: E402
 
 from pixelbert_fast.model import PixelBertConfig, PixelBertForPreTraining  # noqa: E402
 from pixelbert_fast.tasks.pretraining.task import PretrainingTask  # noqa: E402
@@ -34,6 +38,7 @@ SGD = {"algorithm": "sgd", "lr": 1e-2, "weight_decay": 5e-4, "momentum": 0.9}
 ADAMW = {"algorithm": "adamw", "lr": 1e-4, "weight_decay": 1e-2, "betas": (0.9, 0.999), "eps": 1e-8}
 NO_BOUND = 1e9  # the gradients are multiplied by 1, and stay as they are for all
 FIRST = "torch.optim, two objects"
+FUSED = "torch.optim, two objects, fused=True"
 
 
 class Weights:
@@ -99,35 +104,112 @@ def torchs(weights: Weights, *, clip: bool, **options) -> tuple[torch.nn.Module,
 def contestants(weights: Weights, *, clip: bool) -> dict[str, tuple[torch.nn.Module, Callable]]:
     return {
         FIRST: torchs(weights, clip=clip),
-        "torch.optim, two objects, fused=True": torchs(weights, clip=clip, fused=True),
+        FUSED: torchs(weights, clip=clip, fused=True),
         "ours, step by step": ours(weights, fused=False, clip=clip),
         "ours, fused": ours(weights, fused=True, clip=clip),
     }
 
 
-def verify(weights: Weights, entered: dict[str, tuple[torch.nn.Module, Callable]]) -> float:
-    """Three updates each; the largest difference of any weight from torch's, refused above 1e-6.
+def verify(weights: Weights, entered: dict[str, tuple[torch.nn.Module, Callable]]) -> dict[str, float]:
+    """Three updates each; by contestant, the largest difference of any weight from torch's.
 
-    Weights are near 0.02 to 0.1 and move by at most 1e-4 an update: 1e-6 is a hundredth of that, and a
-    hundred times their rounding.
+    Raises:
+        AssertionError: one is above 1e-6. Weights are near 0.02 to 0.1 and move by at most 1e-4 an update:
+            1e-6 is a hundredth of that, and a hundred times their rounding.
     """
     for _, step in entered.values():
         for _ in range(3):
             step()
     reference = list(entered[FIRST][0].parameters())
-    worst = 0.0
-    for name, (holder, _) in entered.items():
-        for mine, theirs in zip(holder.parameters(), reference, strict=True):
-            worst = max(worst, float((mine - theirs).abs().max()))
-        if not worst <= 1e-6:
-            raise SystemExit(f"{name} differs from torch's by {worst:.2g}: nothing was timed")
     moved = max(
         float((mine - first.to(mine.device)).abs().max())
         for mine, first in zip(reference, weights.first.values(), strict=True)
     )
-    if moved < 1e-4:
-        raise SystemExit("the weights have not moved: nothing was timed")
-    return worst
+    assert moved > 1e-4, "the weights have not moved: nothing was timed"
+    found = {}
+    for name, (holder, _) in entered.items():
+        pairs = zip(holder.parameters(), reference, strict=True)
+        found[name] = max(float((mine - theirs).abs().max()) for mine, theirs in pairs)
+        assert found[name] <= 1e-6, f"{name} differs from torch's by {found[name]:.2g}: nothing was timed"
+    return found
+
+
+def least_work(weights: Weights, *, clip: bool) -> Work:
+    """The bytes that an update must move, all float32; operations are few beside them.
+
+    SGD reads weight, gradient and momentum and writes weight and momentum; AdamW has a second moment too.
+    Clipping reads every gradient once more, since its norm must be known before the first weight moves.
+    """
+    moved = 0
+    for name, shape in weights.shapes.items():
+        each = 5 if ".backbone." in name else 7
+        moved += 4 * (each + clip) * shape.numel()
+    return Work(bytes=moved)
+
+
+def contests(
+    device: str,
+    *,
+    preset: str = "r50",
+    share: float = 1.0,
+    whole: bool = False,
+    rounds: int = 15,
+    seconds: float = 120.0,
+    processor_time: bool = False,
+) -> tuple[list[Row], list[str]]:
+    """A row of each contestant without and with clipping, and why what is missing was not measured.
+
+    Args:
+        preset, share: whose weights, and which part of them (see the module).
+        whole: whole steps of training as well.
+        rounds, seconds, processor_time: as for `contest.take_turns`, `seconds` for each of the cases.
+
+    Raises:
+        AssertionError: a contestant's weights differ from torch's; then nothing was timed.
+    """
+    how = {"rounds": rounds, "seconds": seconds, "processor_time": processor_time}
+    told = ", processor time" if processor_time else ""
+    with torch.no_grad():
+        weights = Weights(preset, share, device)
+        rows = []
+        for clip in (False, True):
+            entered = contestants(weights, clip=clip)
+            apart = verify(weights, entered)
+            runs = {name: step for name, (_, step) in entered.items()}
+            timings = contest.take_turns(runs, device, **how)
+            case = Contest(
+                "optimizer",
+                f"one update{' with clipping' if clip else ''}: {len(weights.shapes)} tensors of {preset}, "
+                f"{weights.count():,} weights, float32{told}",
+                "float32",
+                least_work(weights, clip=clip),
+                roles={FIRST: REFERENCE, FUSED: PEER},
+            )
+            del apart[FIRST]
+            checks = {name: f"weights within {each:.1g} after three updates" for name, each in apart.items()}
+            rows += with_checks(case.rows(timings, memory=_memory(runs, device)), checks)
+            del entered, runs  # gigabytes
+    if whole:
+        steps = whole_steps(preset, device)
+        losses = {name: [float(step()) for _ in range(3)] for name, step in steps.items()}
+        plain = losses["ours, step by step"]
+        # Of runs that round otherwise, after two updates.
+        apart = max(abs(a - b) / b for a, b in zip(losses["ours, fused"], plain, strict=True))
+        assert apart <= 1e-5, f"losses of whole steps differ by {apart:.1g}: nothing was timed"
+        timings = contest.take_turns(steps, device, **how)
+        case = Contest(
+            "optimizer",
+            f"a whole step: {preset}, trained norm, float32, 2 images of 256 x 320, 4 captions each{told}",
+            "float32",
+            checked=f"losses within {apart:.1g}",
+            roles={"ours, step by step": REFERENCE},
+        )
+        rows += case.rows(timings, memory=_memory(steps, device))
+    return rows, []
+
+
+def _memory(runs: dict[str, Callable], device: str) -> dict[str, int | None]:
+    return {name: contest.peak_memory(run, device) for name, run in runs.items()}
 
 
 def whole_steps(preset: str, device: str) -> dict[str, Callable]:
@@ -143,10 +225,11 @@ def whole_steps(preset: str, device: str) -> dict[str, Callable]:
         optimizer = TwoAlgorithmOptimizer(groups, fused=fused)
         engine = PlainEngine(model, optimizer, device=torch.device(device), clip_norm=10.0)
 
-        def step() -> None:
-            with torch.enable_grad():
-                engine.backward(engine.model(**inputs, seed=0).loss)
+        def step() -> torch.Tensor:
+            loss = engine.model(**inputs, seed=0).loss
+            engine.backward(loss)
             engine.step()
+            return loss.detach()
 
         return step
 
@@ -162,54 +245,19 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int)
     parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--seconds", type=float, default=120.0)
+    parser.add_argument("--seconds", type=float, default=120.0, help="a case, at most")
     parser.add_argument("--processor-time", action="store_true", help="of a busy machine it tells more")
     parser.add_argument("--whole", action="store_true", help="whole steps of training as well")
     options = parser.parse_args()
     if options.threads:
         torch.set_num_threads(options.threads)
-    torch.set_grad_enabled(False)
-    weights = Weights(options.preset, options.share, options.device)
-    record = {
-        **machine(options.device),
-        "threads": torch.get_num_threads(),
-        "tensors": len(weights.shapes),
-        "weights": weights.count(),
-    }
-    for clip in (False, True):
-        entered = contestants(weights, clip=clip)
-        worst = verify(weights, entered)
-        runs = {name: step for name, (_, step) in entered.items()}
-        timings = take_turns(
-            runs,
-            options.device,
-            rounds=options.rounds,
-            seconds=options.seconds,
-            processor_time=options.processor_time,
-        )
-        print(
-            f"\n| an update{' with clipping' if clip else ''} | ms (0.2 to 0.8) | of torch's |\n|---|---|---|"
-        )
-        first = timings[FIRST].median
-        for name, timing in timings.items():
-            spread = f"{timing.median:.1f} ({timing.low:.1f} to {timing.high:.1f})"
-            print(f"| {name} | {spread} | {timing.median / first:.2f} |")
-        print(f"\n{timing.runs} runs each, in turn; the weights differ by {worst:.1g} at most")
-        record["clipped" if clip else "plain"] = {n: timing.as_dict() for n, timing in timings.items()}
-        del entered, runs  # gigabytes
-    if options.whole:
-        timings = take_turns(
-            whole_steps(options.preset, options.device),
-            options.device,
-            rounds=options.rounds,
-            seconds=options.seconds,
-            processor_time=options.processor_time,
-        )
-        print("\n| a whole step | ms (0.2 to 0.8) |\n|---|---|")
-        for name, timing in timings.items():
-            print(f"| {name} | {timing.median:.0f} ({timing.low:.0f} to {timing.high:.0f}) |")
-        record["whole"] = {n: timing.as_dict() for n, timing in timings.items()}
-    print(json.dumps(record))
+    given = {name: value for name, value in vars(options).items() if name not in ("device", "threads")}
+    rows, not_measured = contests(options.device, **given)
+    machine = contest.machine(options.device)
+    # Of the clock: a share of it by what threads worked would mean nothing.
+    found = None if options.processor_time else ceilings.measure(options.device)
+    rows_table.show(rows, not_measured, ceilings=found)
+    print(f"\n{json.dumps({**machine, 'rows': [row.as_dict(found) for row in rows]})}")
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ Contestants, all with the same weights, taking turns in one run:
 - "forward a pair": the reference model, a whole forward for each pair, the image's backbone in it;
 - "cached, padded": the reference model on cached pixels, batches of pairs padded to their longest;
 - "matrix": `score_matrix` in float32, in float32 by bfloat16 products where the CPU has AMX, in bfloat16.
+  By those products it can pass what float32's own reach: its share of them may be above 1.
 
 Their scores are compared first, and nothing is timed where float32's differ beyond rounding.
 """
@@ -17,16 +18,23 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import contest
+import rows_table
+from model_floors import floating_point_operations
+from rows import PEER, REFERENCE, Contest, Row, Work, with_checks
 
 from pixelbert_fast import PixelBertConfig, PixelBertForImageTextRetrieval
 from pixelbert_fast.model.outputs import PixelEmbeddings
@@ -37,6 +45,8 @@ from pixelbert_fast.tasks.retrieval.scoring import HeldPixels, ScoringOptions, s
 COCO_PAIRS = 5000 * 25_000
 # Word pieces with [CLS] and [SEP]: COCO's captions have about 11 words, and half of them 12 to 14 pieces.
 LENGTHS = (12, 13, 13, 14, 14, 16, 18, 20)
+FIRST, CACHED, SPREAD = "forward a pair", "cached, padded", "spread of the scores"
+NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
 class Case:
@@ -76,8 +86,9 @@ class Case:
             pad([one.mask[0] for one in parts], batch_first=True),
         )
         self.held = HeldPixels([one.values[0] for one in parts])
-        can = device == "cpu" and split_linear.why_not() is None
-        self.precisions = ("fp32", "bf16x2", "bf16") if can else ("fp32", "bf16")
+        reason = split_linear.why_not() if device == "cpu" else "it is not one."
+        self.precisions = ("fp32", "bf16x2", "bf16") if reason is None else ("fp32", "bf16")
+        self.not_measured = [] if reason is None else [f"matrix bf16x2 is for CPUs with AMX, and {reason}"]
         self.scorers = {name: PairScorer(self.reference, name) for name in self.precisions}
 
     @property
@@ -118,7 +129,7 @@ class Case:
 
 
 def verify(case: Case, sequences: int) -> dict[str, float]:
-    """The greatest differences from a forward a pair.
+    """The greatest differences from a forward a pair, by contestant, and the spread of the scores.
 
     Raises:
         AssertionError: float32's are not within rounding: sums of some thousand terms, 12 layers deep.
@@ -126,61 +137,91 @@ def verify(case: Case, sequences: int) -> dict[str, float]:
     few = min(case.pairs, len(case.pixel_values))
     exact = case.forward_a_pair(few).cpu()
     cached = case.cached_padded(sequences).cpu()
-    found = {"cached, padded": float((cached[:few] - exact).abs().max())}
+    found = {CACHED: float((cached[:few] - exact).abs().max())}
+    apart = {}
     for name in case.precisions:
-        found[f"matrix {name}"] = float((case.matrix(name).flatten() - cached).abs().max())
+        apart[name] = case.matrix(name).flatten() - cached
+        found[f"matrix {name}"] = float(apart[name].abs().max())
     spread = float(cached.std())
-    assert found["cached, padded"] < 1e-4 * spread + 1e-5, found
+    # A hundred times the rounding that is allowed below: of scores that hardly differ nothing can be told.
+    assert spread > 1e-3, f"the scores spread by {spread:.2g} only: nothing was timed"
+    assert found[CACHED] < 1e-4 * spread + 1e-5, found
     assert found["matrix fp32"] < 1e-4 * spread + 1e-5, found
     # Factors are off by 2^-18 in place of 2^-24.
     assert found.get("matrix bf16x2", 0.0) < 1e-3 * spread, found
-    return {**found, "spread of the scores": spread}
+    # Factors of 8 bits, 12 layers deep: some tenths of the spread. Another pair's score is off by 1.4 of it.
+    assert float(apart["bf16"].square().mean().sqrt()) < 0.5 * spread, found
+    return {**found, SPREAD: spread}
 
 
-def measure(case: Case, options: argparse.Namespace) -> dict:
-    """Pairs a second of each contestant."""
-    once = min(case.pairs, options.forwards)
-    runs: dict[str, tuple[int, Callable[[], object]]] = {
-        "forward a pair": (once, lambda: case.forward_a_pair(once)),
-        "cached, padded": (case.pairs, lambda: case.cached_padded(options.sequences)),
+def contests(
+    device: str,
+    *,
+    images: int = 4,
+    texts: int = 4,
+    height: int = 800,
+    width: int = 1066,
+    sequences: int = 16,
+    forwards: int = 2,
+    rounds: int = 20,
+    seconds: float = 60.0,
+    overrides: Mapping[str, Any] = NOTHING,
+    other_width: int | None = None,
+    processor_time: bool = False,
+) -> tuple[list[Row], list[str]]:
+    """A row of each contestant, and why what is missing was not measured.
+
+    The operations of a row are those of the matrix for as many pairs as its run scores: what a contestant
+    does beyond them (an image's backbone once a pair, padding) is its own loss.
+
+    Args:
+        images, texts: all beside all.
+        height, width: of the images in pixels; `other_width`: of every second one.
+        sequences: of a batch of the cached, padded contestant.
+        forwards: pairs of a run of the first contestant.
+        rounds, seconds, processor_time: as for `contest.take_turns`.
+        overrides: of the configuration of `r50`.
+
+    Raises:
+        AssertionError: the scores differ by more than they may; then nothing was timed.
+    """
+    case = Case(images, texts, height, width, device, dict(overrides), other_width)
+    differences = verify(case, sequences)
+    once = min(case.pairs, forwards)
+    pairs = {FIRST: once, CACHED: case.pairs}
+    runs: dict[str, Callable[[], object]] = {
+        FIRST: lambda: case.forward_a_pair(once),
+        CACHED: lambda: case.cached_padded(sequences),
     }
     for name in case.precisions:
-        runs[f"matrix {name}"] = (case.pairs, lambda name=name: case.matrix(name))
-    timings = contest.take_turns(
-        {name: run for name, (_, run) in runs.items()},
-        options.device,
-        rounds=options.rounds,
-        seconds=options.seconds,
-        processor_time=options.processor_time,
-    )
-    rows = {}
-    for name, (pairs, _) in runs.items():
-        each = timings[name]
-        rate = 1e3 * pairs / each.median
-        rows[name] = {
-            "pairs_per_second": rate,
-            "slow": 1e3 * pairs / each.high,
-            "fast": 1e3 * pairs / each.low,
-            "coco_5k_hours": COCO_PAIRS / rate / 3600,
-            "runs": each.runs,
-        }
-    return rows
-
-
-def table(rows: dict) -> str:
-    """A line a contestant, in Markdown."""
-    first, second = (rows[name]["pairs_per_second"] for name in ("forward a pair", "cached, padded"))
-    lines = [
-        "| | pairs/s (0.2 .. 0.8) | x forward a pair | x cached, padded | COCO 5K, 125 M pairs |",
-        "|---|---|---|---|---|",
-    ]
-    for name, row in rows.items():
-        rate = row["pairs_per_second"]
-        lines.append(
-            f"| {name} | {rate:.3g} ({row['slow']:.3g} .. {row['fast']:.3g}) | {rate / first:.2f} "
-            f"| {rate / second:.2f} | {row['coco_5k_hours']:,.1f} h |"
+        runs[f"matrix {name}"] = lambda name=name: case.matrix(name)
+        pairs[f"matrix {name}"] = case.pairs
+    timings = contest.take_turns(runs, device, rounds=rounds, seconds=seconds, processor_time=processor_time)
+    sizes = f"{height} x {width}" + (f" and {other_width}" if other_width else "")
+    changed = "".join(f", {name} {value}" for name, value in overrides.items())
+    rows = Contest(
+        "retrieval",
+        f"{texts} texts beside {images} images of {sizes}: r50{changed}"
+        + (", processor time" if processor_time else ""),
+        "float32",
+        item="pairs",
+        roles={FIRST: REFERENCE, CACHED: PEER},
+    ).rows(timings, memory={who: contest.peak_memory(run, device) for who, run in runs.items()}, items=pairs)
+    with sdpa_kernel(SDPBackend.MATH):  # of a CPU's fused attention the counter sees nothing
+        flops = floating_point_operations(runs["matrix fp32"])
+    spread = differences.pop(SPREAD)
+    checks = {
+        who: f"scores within {each:.1g}, of a spread of {spread:.2g}" for who, each in differences.items()
+    }
+    rows = [
+        replace(
+            row,
+            dtype="bfloat16" if row.contestant == "matrix bf16" else "float32",
+            work=Work(flops=flops * pairs[row.contestant] // case.pairs),
         )
-    return "\n".join(lines)
+        for row in rows
+    ]
+    return with_checks(rows, checks), case.not_measured
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -206,17 +247,22 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if options.threads:
         torch.set_num_threads(options.threads)
-    sizes = options.images, options.texts, options.height, options.width
-    case = Case(*sizes, options.device, options.overrides, options.other_width)
-    differences = verify(case, options.sequences)
-    rows = measure(case, options)
-    report = {"machine": contest.machine(options.device), "pairs": case.pairs, "rows": rows}
-    report |= {"pixels": case.held.counts.tolist(), "differences": differences}
-    print(
-        json.dumps({name: report[name] for name in ("machine", "pairs", "pixels", "differences")}, indent=1)
+    given = {name: value for name, value in vars(options).items() if name not in ("device", "threads", "out")}
+    rows, not_measured = contests(options.device, **given)
+    machine = contest.machine(options.device)
+    print(json.dumps(machine, indent=1))
+    cached = next(row for row in rows if row.contestant == CACHED)
+    beside = cached.items / cached.timing.median
+    rows_table.show(
+        rows,
+        not_measured,
+        more={
+            "x cached, padded": lambda row: f"{row['per_second'] / beside / 1e3:.2f}",
+            "COCO 5K, 125 M pairs": lambda row: f"{COCO_PAIRS / row['per_second'] / 3600:,.1f} h",
+        },
     )
-    print(table(rows))
     if options.out:
+        report = {"machine": machine, "rows": [row.as_dict() for row in rows], "not_measured": not_measured}
         options.out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     return 0
 

@@ -7,7 +7,7 @@ ratio to the reference of the same run, and its shares of what the machine itsel
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -159,6 +159,11 @@ def with_shares(row: dict[str, Any], ceilings: Ceilings) -> dict[str, Any]:
         "of_copy": _rounded(ceilings.share_of_copy(row["bytes"], seconds)),
         "of_matrix": _rounded(ceilings.share_of_matrix(row["flops"], seconds, row["dtype"])),
     }
+
+
+def with_checks(rows: Iterable[Row], found: Mapping[str, str]) -> list[Row]:
+    """`rows` with how each of `found` was found right, where they were not all found so alike."""
+    return [replace(row, checked=found.get(row.contestant, row.checked)) for row in rows]
 
 
 def _compared(row: Row, reference: Timing, share: float) -> Row:
