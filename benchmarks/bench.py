@@ -18,18 +18,17 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import bench_model
 import bench_ops
+import part_stages
 import suite
 from bench_model import Limits
 from op_contests import Case
 from suite import Found, Stage
 
-SMALL_OP = {"batch": 2, "channels": 64, "height": 13, "width": 18, "count": 20, "dimensions": 48}
-SMALL_MODEL = {"preset": "tiny", "height": 64, "width": 64, "pixels": 4}
 DEFAULT, BOTH = ("default",), ("default", "max-autotune")
 
 
 def ops(found: Found) -> None:
-    sizes = SMALL_OP if found.quick else {}
+    sizes = part_stages.QUICK_OP if found.quick else {}
     rounds, seconds = (5, 1.0) if found.quick else (41, 6.0)
     gather, embed = Case("pool_gather", **sizes), Case("pixel_embed", **sizes)
     for case, modes in (
@@ -57,7 +56,7 @@ def latency(found: Found) -> None:
 def _models(found: Found, which: str, *contests: str) -> None:
     case, limits = bench_model.cases("cpu")[which], Limits(DEFAULT, 15, 25.0)
     if found.quick:
-        case, limits = replace(case, **SMALL_MODEL), Limits((), 5, 1.0)
+        case, limits = replace(case, **part_stages.QUICK_MODEL), Limits((), 5, 1.0)
     for name in contests:
         for dtype in ("float32", "bfloat16"):
             own = replace(case, dtype=dtype)
@@ -69,6 +68,11 @@ STAGES = {
     "ops": Stage(160, ops),
     "step": Stage(260, step),
     "latency": Stage(200, latency),
+    "retrieval": Stage(100, part_stages.retrieval(texts=2, sequences=8, forwards=1, rounds=12, seconds=55.0)),
+    "decoding": Stage(60, part_stages.decoding(images=256, rounds=9, seconds=35.0)),
+    "optimizer": Stage(70, part_stages.optimizer(seconds=16.0)),
+    "engine": Stage(70, part_stages.engine(rounds=25, seconds=40.0)),
+    "scaling": Stage(140, part_stages.scaling(rounds=9, seconds=0.7)),
 }
 SUITE = suite.Suite(__file__, "make bench", "cpu", STAGES, most_seconds=900)
 

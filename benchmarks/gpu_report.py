@@ -30,19 +30,19 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 import bench_model
 import bench_ops
 import op_contests
+import part_stages
 import suite
 from bench_model import Limits
 from op_contests import Case
 from suite import ROOT, Found, Stage
 
-SMALL = {"batch": 2, "channels": 64, "height": 13, "width": 18, "count": 20, "dimensions": 48}
 OUTCOMES = re.compile(r"\d+ (?:passed|failed|skipped|errors?|deselected)")
 BOTH = ("default", "max-autotune")
 
 
 def goal_cases(device: str) -> list[Case]:
     """The paper's shapes in pre-training: bfloat16, channels_last, 800 x 1066 images; the goals first."""
-    sizes = SMALL if device == "cpu" else {"batch": 64, "height": 25, "width": 33}
+    sizes = part_stages.QUICK_OP if device == "cpu" else {"batch": 64, "height": 25, "width": 33}
     base = Case("pool_gather", device, "bfloat16", **sizes)
     embed = replace(base, op="pixel_embed")
     return [
@@ -115,13 +115,12 @@ def latency(found: Found) -> None:
 
 
 def _models(found: Found, *contests: tuple[str, str, str, tuple[str, ...]]) -> None:
-    small = {"preset": "tiny", "height": 64, "width": 64, "pixels": 4}
     for name, which, norm, modes in contests:
         case = replace(bench_model.cases(found.device)[which], norm=norm, dtype="bfloat16")
         # A latency's 0.99 quantile takes a hundred rounds, a step's median few.
         limits = Limits(modes, 120 if which == "pair" else 20, 8.0)
         if found.quick:
-            case, limits = replace(case, dtype="float32", **small), Limits((), 5, 1.0)
+            case, limits = replace(case, dtype="float32", **part_stages.QUICK_MODEL), Limits((), 5, 1.0)
         found.attempt(f"{name}, {case}", bench_model.run, name, case, limits)
 
 
@@ -183,7 +182,14 @@ STAGES = {
     "ops": Stage(110, ops),
     "step": Stage(90, step),
     "latency": Stage(75, latency),
+    "retrieval": Stage(
+        45, part_stages.retrieval(images=16, texts=32, sequences=64, forwards=8, rounds=10, seconds=12.0)
+    ),
+    "optimizer": Stage(25, part_stages.optimizer(seconds=4.0)),
     "search": Stage(45, search),
+    "scaling": Stage(60, part_stages.scaling(rounds=9, seconds=0.4)),
+    "decoding": Stage(30, part_stages.decoding(images=256, rounds=7, seconds=15.0)),
+    "engine": Stage(40, part_stages.engine(seconds=15.0)),
 }
 SUITE = suite.Suite(__file__, "make gpu-report", "cuda", STAGES, most_seconds=480, finish=goals)
 

@@ -1,0 +1,68 @@
+"""The stages that a CPU's suite and a GPU's have in common, with the sizes of each; small ones where it is quick."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import bench_decoding
+import bench_engine
+import bench_optimizer
+import bench_retrieval
+import bench_scaling
+from suite import Found
+
+QUICK_OP = {"batch": 2, "channels": 64, "height": 13, "width": 18, "count": 20, "dimensions": 48}
+QUICK_MODEL = {"preset": "tiny", "height": 64, "width": 64, "pixels": 4}
+QUICK_SCORER = {
+    "backbone_channels": 8,
+    "backbone_depths": [1, 1, 1, 1],
+    "hidden_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 128,
+    "vocab_size": 1100,
+    # So narrow a model's scores hardly differ by BERT's 0.02.
+    "initializer_range": 0.2,
+}
+
+Run = Callable[[Found], None]
+
+
+def retrieval(**sizes: Any) -> Run:
+    small = {"images": 2, "texts": 2, "height": 64, "width": 64, "sequences": 4, "forwards": 1}
+    return _one("the matrix", bench_retrieval.contests, sizes, {**small, "overrides": QUICK_SCORER})
+
+
+def decoding(**sizes: Any) -> Run:
+    return _one("decoding", bench_decoding.contests, sizes, {"images": 16, "batch": 8})
+
+
+def optimizer(**sizes: Any) -> Run:
+    return _one("an update", bench_optimizer.contests, sizes, {"preset": "tiny"})
+
+
+def engine(**sizes: Any) -> Run:
+    return _one("DeepSpeed", bench_engine.contests, sizes, {"stages": (0,)})
+
+
+def scaling(**sizes: Any) -> Run:
+    """Each series by itself, so that what was measured is kept."""
+
+    def run(found: Found) -> None:
+        series = bench_scaling.all_series(found.device)
+        for each in series[:2] if found.quick else series:
+            small = {"values": 2, "rounds": 5, "seconds": 0.1} if found.quick else {}
+            found.attempt(
+                each.name, bench_scaling.contests, found.device, series=(each.name,), **(sizes | small)
+            )
+
+    return run
+
+
+def _one(what: str, contests: Callable, sizes: dict[str, Any], small: dict[str, Any]) -> Run:
+    def run(found: Found) -> None:
+        chosen = sizes | ({**small, "rounds": 5, "seconds": 1.0} if found.quick else {})
+        found.attempt(what, contests, found.device, **chosen)
+
+    return run
