@@ -1,4 +1,4 @@
-"""The stages that a CPU's suite and a GPU's have in common, with the sizes of each; small ones where it is quick."""
+"""The stages that a CPU's suite and a GPU's have in common; with small sizes where it is to be quick."""
 
 from __future__ import annotations
 
