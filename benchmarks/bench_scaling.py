@@ -43,7 +43,7 @@ def contests(
     """A row of each contestant at each size of each series; and which series there was no time for.
 
     Args:
-        series: parts of names; only series with one of them, all by default.
+        series: names or parts of names; only series that have one of them, all by default.
         values: how many of a series' sizes, the smallest first; all by default.
         rounds, seconds: of each size, as for `contest.take_turns` (at least five rounds).
         limit: no further series is begun after so many seconds.
@@ -54,8 +54,12 @@ def contests(
     rows: list[Row] = []
     not_measured = []
     began = time.monotonic()
-    for each in all_series(device):
-        if series and not any(part in each.name for part in series):
+    offered = all_series(device)
+    names = {each.name for each in offered}
+    for each in offered:
+        # A whole name is that series alone, though it be a part of another's.
+        fits = [part == each.name if part in names else part in each.name for part in series]
+        if series and not any(fits):
             continue
         if time.monotonic() - began > limit:
             not_measured.append(f"{each.name}: {limit:g} seconds were over")

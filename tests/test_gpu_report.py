@@ -84,7 +84,8 @@ def test_shares_are_of_the_ceilings_of_the_same_run(rehearsed: tuple[dict, str])
 def test_the_goals_are_judged(rehearsed: tuple[dict, str]) -> None:
     found, page = rehearsed
     assert {goal["case"] for goal in found["goals"]} <= {r["case"] for r in found["stages"]["ops"]["rows"]}
-    assert any("times_compiled" in goal and "times_its_floor" in goal for goal in found["goals"])
+    assert any("times_compiled" in goal for goal in found["goals"])
+    assert any("times_its_floor" in goal for goal in found["goals"])
     assert "## Goals" in page and page.startswith(f"# Benchmarks on {found['machine']['device']}\n")
 
 
