@@ -41,23 +41,25 @@ def judged(target: Target, report: dict[str, Any]) -> Judged:
     """
     found = target.found
     if isinstance(found, OnGpu):
-        return Judged(target, "", UNKNOWN, "make gpu-report")
+        return Judged(target, "", UNKNOWN, "`make gpu-report`")
     if isinstance(found, InPage):
         if found.says not in (ROOT / found.page).read_text(encoding="utf-8"):
             raise ValueError(f"{found.page} does not say {found.says!r}: change benchmarks/target_list.py")
-        figure = f"[{found.says.strip('| ').replace('|', '/')}](../{found.page})"
+        figure = f"[{found.shown or found.says}](../{found.page})"
         return Judged(target, figure, MET if found.met else MISSED, f"`{found.command}`")
     return _from_report(target, found, report)
 
 
 def _from_report(target: Target, found: InReport, report: dict[str, Any]) -> Judged:
-    rows = {
-        row["contestant"]: row
-        for row in report["stages"].get(found.stage, {}).get("rows", [])
-        if row["case"].startswith(found.case) and row["times_faster"] is not None and row["at"] is None
-    }
+    cases = stored.cases_of(stored.rows_of(report, found.stage))
+    rivals = (
+        {row["contestant"]: row for row in case if row["times_faster"] is not None}
+        for name, case in cases.items()
+        if name.startswith(found.case)
+    )
+    rows = next((each for each in rivals if {found.who, found.than} <= set(each)), {})
     command = f"`{report['command']}`"
-    if found.who not in rows or found.than not in rows:
+    if not rows:
         return Judged(target, "", UNKNOWN, command)
     own, other = (rows[who]["milliseconds"]["median"] for who in (found.who, found.than))
     # By the rows' own ratios where runs differ in how much they do.
@@ -86,7 +88,8 @@ def page(report: dict[str, Any]) -> str:
         "# What was asked of speed and correctness, and what was reached",
         "",
         "Written by `python benchmarks/targets.py --write`. Ratios are of medians of contestants that took",
-        f"turns in one run, {run}.",
+        "turns in one run:",
+        f"{run}.",
         f"It took {seconds / 60:.1f} minutes; asked were at most 15. The other figures stand in the pages",
         "that they are linked to, with their commands; all on 2 cores of an Intel Xeon. Nothing was measured",
         "on a GPU.",
