@@ -16,7 +16,6 @@ sys.path.insert(0, str(ROOT / "benchmarks"))
 
 import gpu_report  # noqa: E402 - needs the path above
 
-
 # The first two need a GPU; of the others tests/test_benchmark_contests.py runs what they run.
 LEFT_OUT = ("build", "tests", "retrieval", "optimizer", "scaling", "decoding", "engine")
 
