@@ -210,7 +210,8 @@ def peers(
 
 def timed(shared: Contest, runs: dict[str, Callable], case: Case, limits: Limits) -> list[Row]:
     timings = contest.take_turns(runs, case.device, rounds=limits.rounds, seconds=limits.seconds)
-    memory = {who: contest.peak_memory(run, case.device) for who, run in runs.items()}
+    graphs = [who for who in runs if contests.HOW["max-autotune"] in who or who.startswith(contests.PREPARED)]
+    memory = contest.peak_memories(runs, case.device, graphs)
     return shared.rows(timings, memory=memory)
 
 
