@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -64,15 +65,16 @@ def cases(device: str) -> dict[str, Case]:
 def step(case: Case, limits: Limits) -> list[Row]:
     """Forward and backward of the pre-training loss, its parts, and its floors."""
     models, given = contests.pair(case), contests.batch(case)
-    contests.verify(case, models, given)
-    runs = {who: contests.training_step(model, given) for who, model in models.items()}
     torch.compiler.reset()
+    fast = models[contests.FAST]
+    ways = {} if case.device == "cpu" else variants(fast, compiles=bool(limits.modes))
+    contests.verify(case, models | dict.fromkeys(ways, fast), given, ways)
+    runs = {who: contests.training_step(model, given) for who, model in models.items()}
     for mode in limits.modes:
         rival = contests.compiled(models[contests.REFERENCE], mode)
         contests.verify_loss(case, rival, models[contests.REFERENCE], given)
         runs[contests.MODES[mode]] = contests.training_step(rival, given, mode)
-    if case.device != "cpu":
-        runs |= variants(models[contests.FAST], given, compiles=bool(limits.modes))
+    runs |= {who: within(way, runs[contests.FAST]) for who, way in ways.items()}
     work = Work(flops=model_floors.floating_point_operations(runs[contests.FAST]))
     floors = model_floors.recorded(runs[contests.FAST])
     shared = Contest(
@@ -98,21 +100,30 @@ def step(case: Case, limits: Limits) -> list[Row]:
     return rows
 
 
-def variants(fast: torch.nn.Module, given: dict, *, compiles: bool) -> dict[str, Callable]:
-    """The same model with activation checkpointing, and with compiled regions."""
-    run = contests.training_step(fast, given)
+def variants(fast: torch.nn.Module, *, compiles: bool) -> dict[str, contests.Way]:
+    """Other ways of the same model: with activation checkpointing, and with compiled regions."""
 
-    def checkpointed() -> None:
+    @contextmanager
+    def checkpointed() -> Iterator[None]:
         fast.gradient_checkpointing_enable()
-        run()
+        yield
         fast.gradient_checkpointing_disable()
 
-    def regions() -> None:
+    @contextmanager
+    def regions() -> Iterator[None]:
         fast.pixelbert.compile_regions()
-        run()
+        yield
         fast.pixelbert.regions = EAGER
 
     return {contests.CHECKPOINTED: checkpointed} | ({contests.REGIONS: regions} if compiles else {})
+
+
+def within(way: contests.Way, run: Callable[[], None]) -> Callable[[], None]:
+    def made() -> None:
+        with way():
+            run()
+
+    return made
 
 
 def latency(case: Case, limits: Limits) -> list[Row]:
@@ -210,7 +221,8 @@ def peers(
 
 def timed(shared: Contest, runs: dict[str, Callable], case: Case, limits: Limits) -> list[Row]:
     timings = contest.take_turns(runs, case.device, rounds=limits.rounds, seconds=limits.seconds)
-    memory = {who: contest.peak_memory(run, case.device) for who, run in runs.items()}
+    graphs = [who for who in runs if contests.HOW["max-autotune"] in who or who.startswith(contests.PREPARED)]
+    memory = contest.peak_memories(runs, case.device, graphs)
     return shared.rows(timings, memory=memory)
 
 

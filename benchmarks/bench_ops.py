@@ -72,7 +72,7 @@ def contests(
     found = []
     for name, (work, runs) in passes(case, compiled=compiled).items():
         timings = contest.take_turns(runs, case.device, rounds=rounds, seconds=seconds)
-        held = {who: contest.peak_memory(run, case.device) for who, run in runs.items()} if memory else None
+        held = contest.peak_memories(runs, case.device, [op_contests.AUTOTUNED]) if memory else None
         selects = case.op != "pixel_embed" and name == "forward"
         shared = Contest(
             "ops",

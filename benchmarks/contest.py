@@ -10,7 +10,7 @@ import ctypes
 import platform
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -177,6 +177,17 @@ def peak_memory(run: Callable[[], object], device: str) -> int | None:
         return (_kilobytes(status, "VmHWM") - before) * 1024
     except (AttributeError, OSError):
         return None
+
+
+def peak_memories(
+    runs: Mapping[str, Callable[[], object]], device: str, replayed: Sequence[str] = ()
+) -> dict[str, int | None]:
+    """`peak_memory` of each of `runs`; on a GPU None of `replayed`.
+
+    A recorded graph keeps its memory from run to run: what a run of it takes anew says nothing of that.
+    """
+    hidden = replayed if torch.device(device).type == "cuda" else ()
+    return {who: None if who in hidden else peak_memory(run, device) for who, run in runs.items()}
 
 
 def _kilobytes(status: Path, name: str) -> int:

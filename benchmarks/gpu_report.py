@@ -113,7 +113,9 @@ def step(found: Found) -> None:
 
 
 def latency(found: Found) -> None:
-    _models(found, ("latency", "pair", "frozen", BOTH), ("peer latency", "pair", "frozen", BOTH))
+    # Tuning takes minutes where nothing is tuned yet: what needs less of it is measured and kept before.
+    for modes in ((),) if found.quick else ((), ("default",), BOTH):
+        _models(found, ("latency", "pair", "frozen", modes), ("peer latency", "pair", "frozen", modes))
 
 
 def _models(found: Found, *contests: tuple[str, str, str, tuple[str, ...]]) -> None:

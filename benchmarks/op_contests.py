@@ -190,15 +190,30 @@ def verify(case: Case, values: Given, runs: dict[str, Callable[[], Tensor]]) -> 
             found = step(run)
         expected = {case.op, f"{case.op}_backward"} if trained else {case.op}
         assert name in MODES.values() or {op for op, by in ran if by == name} == expected, (name, ran)
-        for number, (ours, theirs, truth) in enumerate(zip(found, plain, exact, strict=True)):
-            if number == 0 and case.op != "pixel_embed":
-                assert torch.equal(ours, theirs), f"{case}: {name} differs from the reference"
-                continue
-            limit = truth.abs().max().item()
-            lucky = 8 * torch.finfo(ours.dtype).eps * limit
-            allowed = 2 * (theirs.double() - truth).abs().max().item() + lucky
-            error = (ours.double() - truth).abs().max().item()
-            assert error <= allowed, f"{case}: {name} is off by {error:.3g}, allowed are {allowed:.3g}"
+        for number, each in enumerate(zip(found, plain, exact, strict=True)):
+            _agrees(f"{case}: {name}", each, selected=number == 0 and case.op != "pixel_embed")
+        # Without gradients other code may run, and is timed too; it may write where `found` was.
+        with torch.no_grad(), backends.watch() as ran:
+            alone = run()
+        assert name in MODES.values() or {op for op, by in ran if by == name} == {case.op}, (name, ran)
+        _agrees(
+            f"{case}: {name} without gradients",
+            (alone, plain[0], exact[0]),
+            selected=case.op != "pixel_embed",
+        )
+
+
+def _agrees(what: str, results: tuple[Tensor, Tensor, Tensor], *, selected: bool) -> None:
+    """`results`: one contestant's, the reference's, and the same in float64."""
+    own, theirs, truth = results
+    if selected:
+        assert torch.equal(own, theirs), f"{what} differs from the reference"
+        return
+    limit = truth.abs().max().item()
+    lucky = 8 * torch.finfo(own.dtype).eps * limit
+    allowed = 2 * (theirs.double() - truth).abs().max().item() + lucky
+    error = (own.double() - truth).abs().max().item()
+    assert error <= allowed, f"{what} is off by {error:.3g}, allowed are {allowed:.3g}"
 
 
 def _without_near_ties(case: Case, values: Given) -> Given:

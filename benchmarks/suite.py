@@ -16,6 +16,7 @@ import signal
 import subprocess
 import sys
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
@@ -29,6 +30,10 @@ import torch
 from rows import Row, with_shares
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from pixelbert_fast.errors import UserError  # noqa: E402 - needs the path above
+
 RESULTS = ROOT / "benchmarks" / "results"
 THREADS = 2
 PACKAGES = ("transformers", "triton", "deepspeed", "nvidia-dali-cuda130", "pillow", "simplejpeg")
@@ -65,9 +70,17 @@ class Found:
                 self.failed.append(f"{what}: {type(error).__name__}: {first}")
             else:
                 rows, reasons = found if isinstance(found, tuple) else (found, [])
-                self.rows += rows
+                self._enter(rows)
                 self.not_measured += reasons
         self.keep()
+
+    def _enter(self, rows: list[Row]) -> None:
+        """Adds rows; a case that was measured before, with fewer contestants, gives way where it stands."""
+        cases = {row.case for row in rows}
+        again = [place for place, row in enumerate(self.rows) if row.case in cases]
+        first = again[0] if again else len(self.rows)
+        later = [row for row in self.rows[first:] if row.case not in cases]
+        self.rows = [*self.rows[:first], *rows, *later]
 
     def keep(self) -> None:
         """Writes what is there, whole or not at all."""
@@ -167,14 +180,26 @@ def main(suite: Suite, description: str, arguments: Sequence[str] | None = None)
     if options.stage:
         quick = options.quick or options.device != suite.device
         found = Found(options.device, quick, time.monotonic() + options.limit, options.output)
-        suite.stages[options.stage].run(found)
+        try:
+            suite.stages[options.stage].run(found)
+        except Exception as error:
+            traceback.print_exc()
+            found.failed.append(f"{type(error).__name__}: {' '.join(str(error).split())[:400]}")
         found.keep()
         return 0
     if options.device == "cuda" and not torch.cuda.is_available():
         print(f"{suite.script}: torch sees no GPU here; --device cpu rehearses it on a CPU", file=sys.stderr)
         return 1
     options.output.mkdir(parents=True, exist_ok=True)
-    return _all(suite, options)
+    # Else a stage, in a session of its own, would outlive what has started it.
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    try:
+        return _all(suite, options)
+    except UserError as error:
+        print(f"{suite.script}: {error}", file=sys.stderr)
+        return 2
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _all(suite: Suite, options: argparse.Namespace) -> int:
@@ -190,8 +215,13 @@ def _all(suite: Suite, options: argparse.Namespace) -> int:
         "ceilings": None,
         "stages": {},
     }
+    now = report["revision"]
     if options.only and target.exists():
-        report |= {key: value for key, value in json.loads(target.read_text()).items() if key != "revision"}
+        report |= _continued(target, report["machine"], options.quick)
+    else:
+        report["command"] += "".join(
+            f" --{name} {each}" for name in ("only", "skip") for each in getattr(options, name) or []
+        )
     chosen = [
         each
         for each in suite.stages
@@ -202,10 +232,41 @@ def _all(suite: Suite, options: argparse.Namespace) -> int:
         seconds = max(min(suite.stages[each].seconds * options.patience, end - time.monotonic()), 1.0)
         print(f"{each} ({number} of {len(chosen)}), at most {seconds:.0f} s", flush=True)
         scratch = options.output / f".{name}-{each}.json"
-        report["stages"][each] = _stage(suite, each, options, seconds, scratch)
-        _write(suite, report, target)
+        report["stages"][each] = _stage(suite, each, options, seconds, scratch) | {"revision": now}
+        report["revision"] = _revisions(report["stages"])
+        shown = _write(suite, report, target)
     print(target.with_suffix(".md"))
-    return int(any("failed" in stage for stage in report["stages"].values()))
+    return int(not shown or any("failed" in stage for stage in report["stages"].values()))
+
+
+def _continued(target: Path, machine: dict[str, Any], quick: bool) -> dict[str, Any]:
+    """The report of a file whose other stages are kept.
+
+    Raises:
+        UserError: it is of another machine, or was quick and this is not: its figures do not stand beside.
+    """
+    report = json.loads(target.read_text(encoding="utf-8"))
+    unlike = [
+        name for name in {**machine, **report["machine"]} if machine.get(name) != report["machine"].get(name)
+    ]
+    if ("--quick" in report["command"]) != quick:
+        unlike.append("--quick")
+    if unlike:
+        raise UserError(
+            f"{target} was measured with another {', '.join(unlike)}: its stages cannot be kept beside new"
+            " ones; choose another --output, or leave --only out"
+        )
+    for stage in report["stages"].values():
+        stage.setdefault("revision", report.get("revision", "unknown"))
+    return report
+
+
+def _revisions(stages: dict[str, dict[str, Any]]) -> str:
+    """Of the code that measured a report; where stages were made again, which by which."""
+    by: dict[str, list[str]] = {}
+    for name, stage in stages.items():
+        by.setdefault(stage["revision"], []).append(name)
+    return next(iter(by)) if len(by) == 1 else "; ".join(f"{one} ({', '.join(by[one])})" for one in by)
 
 
 def _command(suite: Suite, options: argparse.Namespace) -> str:
@@ -239,6 +300,8 @@ def _stage(
             problem = f"stopped after {seconds:.0f} s"
         except BaseException:
             os.killpg(process.pid, signal.SIGKILL)
+            scratch.unlink(missing_ok=True)
+            scratch.with_name(scratch.name + ".part").unlink(missing_ok=True)
             raise
     found = json.loads(scratch.read_text()) if scratch.exists() else {}
     scratch.unlink(missing_ok=True)
@@ -247,8 +310,11 @@ def _stage(
     return {"seconds": round(time.monotonic() - start, 1), **found}
 
 
-def _write(suite: Suite, report: dict[str, Any], target: Path) -> None:
-    """The report with its page and plots, all shares by the ceilings of the same run."""
+def _write(suite: Suite, report: dict[str, Any], target: Path) -> bool:
+    """The report with its page and plots, all shares by the ceilings of the same run; False without page.
+
+    What cannot be drawn must not cost the stages that are still to come: the page can be made later.
+    """
     measured = report["stages"].get("ceilings", {})
     if "ceilings" in measured:
         report["ceilings"] = measured["ceilings"]
@@ -256,10 +322,17 @@ def _write(suite: Suite, report: dict[str, Any], target: Path) -> None:
         roofs = ceilings.Ceilings.of(report["ceilings"])
         for stage in report["stages"].values():
             stage["rows"] = [with_shares(row, roofs) for row in stage.get("rows", [])]
-    if suite.finish is not None:
-        suite.finish(report)
     target.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    results_page.write(report, target.parent)
+    try:
+        if suite.finish is not None:
+            suite.finish(report)
+            target.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+        results_page.write(report, target.parent)
+    except Exception:
+        traceback.print_exc()
+        print(f"the page was not written; python benchmarks/results_page.py {target}", file=sys.stderr)
+        return False
+    return True
 
 
 def measure_ceilings(found: Found) -> None:

@@ -121,7 +121,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--write", action="store_true", help=f"write {PAGE.relative_to(ROOT)}")
     options = parser.parse_args(arguments)
     path = options.report or stored.newest("cpu")
-    found = page(stored.read(path))
+    try:
+        if path is None:
+            raise stored.UserError(f"{stored.RESULTS} holds no report of a CPU: `make bench` makes one")
+        found = page(stored.read(path))
+    except stored.UserError as error:
+        print(f"targets: {error}", file=sys.stderr)
+        return 2
     if options.write:
         PAGE.write_text(found, encoding="utf-8")
     else:

@@ -10,13 +10,18 @@ NAME = "ViLT-B/32"
 PAPERS_SIZE = (384, 512)
 
 
+# Of ViLT's own training, as of BERT's: transformers' configuration is of one that only reads.
+DROPOUT = {"hidden_dropout_prob": 0.1, "attention_probs_dropout_prob": 0.1}
+
+
 def configuration(preset: str):
     """ViLT-B/32's; beside the preset "tiny" a small one, whose figures mean nothing."""
     from transformers import ViltConfig
 
     if preset != "tiny":
-        return ViltConfig()
-    return ViltConfig(hidden_size=64, intermediate_size=128, num_hidden_layers=1, num_attention_heads=2)
+        return ViltConfig(**DROPOUT)
+    small = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 1, "num_attention_heads": 2}
+    return ViltConfig(**small, **DROPOUT)
 
 
 def reader(dtype: str, device: str, preset: str) -> tuple[nn.Module, dict[str, Tensor]]:

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,10 +18,12 @@ sys.path.insert(0, str(ROOT / "benchmarks"))
 
 import bench_decoding  # noqa: E402 - needs the path above
 import bench_engine  # noqa: E402
+import bench_model  # noqa: E402
 import bench_optimizer  # noqa: E402
 import bench_retrieval  # noqa: E402
 import bench_scaling  # noqa: E402
 import contest  # noqa: E402
+import model_contests  # noqa: E402
 import op_contests  # noqa: E402
 import scaling_series  # noqa: E402
 import slopes  # noqa: E402
@@ -312,3 +315,35 @@ def test_a_wrong_model_is_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(models, "pair", pair)
     with pytest.raises(AssertionError, match="is off by"):
         bench_scaling.contests("cpu", series=("step against batch",), values=1, **FEW)
+
+
+def test_other_ways_of_a_step_are_found_right_too() -> None:
+    case = model_contests.Case("tiny", images=1, height=64, width=64, captions=2, pixels=4)
+    models, given = model_contests.pair(case), model_contests.batch(case)
+    fast = models[model_contests.FAST]
+    ways = bench_model.variants(fast, compiles=False)
+    entered = models | dict.fromkeys(ways, fast)
+    model_contests.verify(case, entered, given, ways)
+
+    @contextmanager
+    def wrong():
+        weight = next(fast.itm_head.parameters())
+        weight.data *= 1.1
+        yield
+
+    with pytest.raises(AssertionError, match="activation checkpointing"):
+        model_contests.verify(case, entered, given, dict.fromkeys(ways, wrong))
+
+
+def test_an_op_that_errs_without_gradients_is_caught() -> None:
+    """That pass is timed by itself, and may take other code."""
+    case = op_contests.Case("pool_gather", batch=2, channels=16, height=8, width=8, count=4)
+    values = op_contests.given(case)
+    plain = op_contests.forward(case, values, "reference")
+
+    def errs() -> torch.Tensor:
+        return plain() if torch.is_grad_enabled() else plain() + 1e-3
+
+    runs = {op_contests.REFERENCE: plain, op_contests.COMPILED: errs}
+    with pytest.raises(AssertionError, match="without gradients"):
+        op_contests.verify(case, values, runs)

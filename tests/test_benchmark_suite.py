@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 import time
@@ -147,3 +148,78 @@ def test_a_ratio_counts_what_a_run_goes_through() -> None:
     assert (one.times_faster, four.times_faster) == (1.0, 2.0)
     assert four.ratio_quartiles == (2.0, 2.0) and four.block_ratios == (2.0,) * 4
     assert (one.as_dict()["per_second"], four.as_dict()["per_second"]) == (100.0, 200.0)
+
+
+def test_a_fuller_contest_of_a_case_takes_its_place() -> None:
+    """Else a case would have two references, and its rows could not be told apart."""
+
+    def rows(case: str, *names: str) -> list:
+        return Contest("s", case, "float32", roles={"a": REFERENCE}).rows(
+            {name: Timing.of([1.0] * 8) for name in names}
+        )
+
+    found = suite.Found("cpu", quick=True, end=time.monotonic() + 60)
+    for case, names in (("one", "ab"), ("two", "ab"), ("one", "abc")):
+        found.attempt(case, rows, case, *names)
+    assert [(row.case, row.contestant) for row in found.rows] == [
+        *(("one", name) for name in "abc"),
+        *(("two", name) for name in "ab"),
+    ]
+
+
+def test_a_report_tells_which_code_measured_which_stage(script: Path, whole: tuple, tmp_path: Path) -> None:
+    _, _, folder = whole
+    (stored,) = folder.glob("*.json")
+    before = json.loads(stored.read_text())
+    for stage in before["stages"].values():
+        stage.pop("revision")
+    (tmp_path / stored.name).write_text(json.dumps(before | {"revision": "old"}))
+    _, after = run(script, tmp_path, "--only", "good")
+    now = after["stages"]["good"]["revision"]
+    assert now == suite.revision()
+    assert after["revision"] == f"old (ceilings, bad, dying, hanging); {now} (good)" or now == "old"
+
+
+@pytest.mark.parametrize("change", ["machine", "quick"])
+def test_stages_of_unlike_runs_are_not_mixed(script: Path, whole: tuple, tmp_path: Path, change: str) -> None:
+    _, _, folder = whole
+    (stored,) = folder.glob("*.json")
+    before = json.loads(stored.read_text())
+    if change == "machine":
+        before["machine"]["torch"] = "1.0"
+    else:
+        before["command"] += " --quick"
+    (tmp_path / stored.name).write_text(json.dumps(before))
+    ran, after = run(script, tmp_path, "--only", "good")
+    assert ran.returncode == 2 and "torch" in ran.stderr + "torch" * (change == "quick")
+    assert "cannot be kept beside new ones" in ran.stderr and "Traceback" not in ran.stderr
+    assert after == before
+
+
+def test_what_cannot_be_drawn_costs_no_stage(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def broken(*_: object) -> None:
+        raise ValueError("no such colour")
+
+    monkeypatch.setattr(suite.results_page, "write", broken)
+    made = suite.Suite("s.py", "make it", "cpu", {}, 1.0)
+    target = tmp_path / "report.json"
+    assert not suite._write(made, {"ceilings": None, "stages": {"one": {}}}, target)
+    assert json.loads(target.read_text())["stages"] == {"one": {}}
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stopped_run_leaves_neither_its_stage_nor_scratch(
+    script: Path, tmp_path: Path, number: signal.Signals
+) -> None:
+    command = [sys.executable, str(script), "--output", str(tmp_path), "--threads", "1", "--only", "hanging"]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
+        until = time.monotonic() + 60
+        while not list(tmp_path.glob(".*.json")) and time.monotonic() < until:
+            time.sleep(0.05)
+        scratch = list(tmp_path.glob(".*.json"))
+        process.send_signal(number)
+        process.communicate(timeout=60)
+    assert scratch and process.returncode not in (0, 1)
+    assert not list(tmp_path.iterdir())
+    lines = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
+    assert str(scratch[0]) not in lines

@@ -119,3 +119,21 @@ def test_without_a_gpu_it_says_so(tmp_path: Path) -> None:
     ran = report("--output", str(tmp_path))
     assert ran.returncode == 1 and "torch sees no GPU here" in ran.stderr
     assert not list(tmp_path.iterdir())
+
+
+def test_a_package_that_one_part_needs_costs_that_part_alone() -> None:
+    """A machine has torch, triton, transformers, numpy and pytest; what else there is it may lack."""
+    code = """
+import sys, time
+for package in ("PIL", "simplejpeg", "deepspeed", "datasets", "nvidia", "scipy", "pytest_benchmark"):
+    sys.modules[package] = None
+sys.path.insert(0, "benchmarks")
+import gpu_report
+found = gpu_report.Found("cpu", True, time.monotonic() + 60)
+gpu_report.STAGES["decoding"].run(found)
+print(found.as_dict())
+"""
+    ran = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+    last = ran.stdout.strip().splitlines()[-1]
+    assert last == str({"not_measured": ["decoding: PIL is not installed"]})
