@@ -74,9 +74,11 @@ def kind(report: Report) -> str:
     return "gpu" if "cuda" in report["machine"] else "cpu"
 
 
-def rehearsed(report: Report) -> bool:
-    """Whether its shapes were too small to tell anything: `--quick`, or a GPU's report made on a CPU."""
-    return "--quick" in report["command"] or (kind(report) == "cpu" and "gpu" in report["command"])
+def partial(report: Report) -> bool:
+    """Whether it is not what others should quote: made small (`--quick`, a GPU's on a CPU), or of some stages."""
+    command = report["command"]
+    small = "--quick" in command or (kind(report) == "cpu" and "gpu" in command)
+    return small or "--only" in command or "--skip" in command
 
 
 def newest(which: str, folder: Path = RESULTS) -> Path | None:
@@ -87,7 +89,7 @@ def newest(which: str, folder: Path = RESULTS) -> Path | None:
             report = read(path)
         except UserError:
             continue
-        if kind(report) == which and not rehearsed(report):
+        if kind(report) == which and not partial(report):
             found.append((report["date"], path.name, path))
     return max(found)[2] if found else None
 
