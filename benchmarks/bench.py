@@ -75,13 +75,13 @@ def _models(found: Found, which: str, own: str, peer: str, seconds: float) -> No
 STAGES = {
     "ceilings": Stage(30, suite.measure_ceilings),
     "ops": Stage(160, ops),
-    "step": Stage(350, step),
-    "latency": Stage(220, latency),
+    "step": Stage(420, step),
+    "latency": Stage(240, latency),
     "retrieval": Stage(100, part_stages.retrieval(texts=2, sequences=8, forwards=1, rounds=8, seconds=40.0)),
     "decoding": Stage(60, part_stages.decoding(images=256, rounds=9, seconds=25.0)),
     "optimizer": Stage(70, part_stages.optimizer(share=0.34, seconds=8.0)),
     "engine": Stage(70, part_stages.engine(rounds=25, seconds=40.0)),
-    "scaling": Stage(140, part_stages.scaling(rounds=9, seconds=0.7)),
+    "scaling": Stage(170, part_stages.scaling(rounds=9, seconds=0.7)),
 }
 SUITE = suite.Suite(__file__, "make bench", "cpu", STAGES, most_seconds=900)
 

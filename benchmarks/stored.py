@@ -75,7 +75,7 @@ def kind(report: Report) -> str:
 
 
 def partial(report: Report) -> bool:
-    """Whether it is not what others should quote: made small (`--quick`, a GPU's on a CPU), or of some stages."""
+    """Whether none should quote it: made small (`--quick`, a GPU's on a CPU), or of some stages alone."""
     command = report["command"]
     small = "--quick" in command or (kind(report) == "cpu" and "gpu" in command)
     return small or "--only" in command or "--skip" in command
