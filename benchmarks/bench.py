@@ -46,11 +46,11 @@ def ops(found: Found) -> None:
 
 
 def step(found: Found) -> None:
-    _models(found, "step", "step", "peer step", 40.0)
+    _models(found, "step", "step", "peer step", 28.0)
 
 
 def latency(found: Found) -> None:
-    _models(found, "pair", "latency", "peer latency", 20.0)
+    _models(found, "pair", "latency", "peer latency", 15.0)
 
 
 def _models(found: Found, which: str, own: str, peer: str, seconds: float) -> None:
