@@ -67,7 +67,7 @@ def _models(found: Found, which: str, own: str, peer: str, seconds: float) -> No
             limits = Limits(compiled, rounds, share * seconds)
             found.attempt(f"{name}, {each}", bench_model.run, name, each, limits)
     found.not_measured.append(
-        f"{own}: the reference compiled with max-autotune, and ViLT-B/32 compiled, which takes minutes of"
+        "the reference compiled with max-autotune, and ViLT-B/32 compiled, which takes minutes of"
         f" compiling on a CPU: python benchmarks/bench_model.py --contest '{own}' --contest '{peer}'"
     )
 

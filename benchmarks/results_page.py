@@ -40,7 +40,8 @@ Contestants take turns in one run, after their results were compared. Times are 
 all rounds. "Times as fast" is the ratio of the medians, its quartiles those of the ratio within each round.
 The bytes and FLOPs behind shares are the fewest that the work needs, counted from its shapes: a share tells
 how near a time is to what a copy, or a matrix product of that dtype, reached on this machine in the same run.
-Data that stays in a cache can be faster than a copy. Peak MB is memory held beyond what was held before.
+Data that stays in a cache can be faster than a copy, and bf16x2, which stands for float32, than its products:
+it makes them of bfloat16 ones. Peak MB is memory held beyond what was held before.
 Contestants without a ratio are floors: what the machine takes for the least work alone."""
 MOST_FAILURE = 600
 
