@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-TOPICS = ("Pre-training", "The ops", "The model", "Data", "Training", "Tasks", "Measuring")
+TOPICS = ("Pre-training", "The ops", "The model", "Data", "Training", "Tasks", "Seeing", "Measuring")
 PLAN = "docs/results/pretrain-scenes.md"
 TASKS = "docs/results/tasks.md"
 TRAINING = "docs/results/training.md"
 DATA = "docs/results/data.md"
 RETRIEVAL = "docs/results/tasks-retrieval.md"
+ABLATION = "docs/results/ablation.md"
 
 GATHER = "pool_gather [8, 2048, 24, 32], K = 100, float32, channels_last"
 EMBED = "pixel_embed [8, 2048, 24, 32] -> 768, project_pool, K = 100, float32, channels_last"
@@ -335,5 +336,17 @@ TARGETS = (
         RETRIEVAL_WHY,
     ),
     Target("Tasks", "one GPU: COCO 5K scored in less than 4 hours", OnGpu()),
+    Target(
+        "Seeing",
+        "a trained checkpoint of at most 6 MB comes with the package",
+        InPage("pixelbert_fast/pretrained/scenes/README.md", "2.8 MB", True, "pixelbert examples"),
+    ),
+    Target(
+        "Seeing",
+        "the paper's ablation on three seeds, its readings judged (no floor set)",
+        InPage(
+            ABLATION, "two do not hold, three cannot be told", True, "pixelbert ablate --config ablation_tiny"
+        ),
+    ),
     Target("Measuring", "`make gpu-report` in at most 8 minutes", OnGpu()),
 )
