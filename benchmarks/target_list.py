@@ -344,9 +344,7 @@ TARGETS = (
     Target(
         "Seeing",
         "the paper's ablation on three seeds, its readings judged (no floor set)",
-        InPage(
-            ABLATION, "two do not hold, three cannot be told", True, "pixelbert ablate --config ablation_tiny"
-        ),
+        InPage(ABLATION, "two do not hold, three cannot be told", True, "pixelbert ablate"),
     ),
     Target("Measuring", "`make gpu-report` in at most 8 minutes", OnGpu()),
 )
