@@ -5,14 +5,14 @@ A task derives `FineTuningTask` and adds its batches, loss and metrics.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from pixelbert_fast.data.processor import PixelBertImageProcessor, PixelBertProcessor
+from pixelbert_fast.data.processor import PixelBertImageProcessor
 from pixelbert_fast.data.vocabulary import train_wordpiece
 from pixelbert_fast.errors import UserError
 from pixelbert_fast.model import PixelBertConfig
@@ -22,11 +22,9 @@ from pixelbert_fast.model.heads import ALL_HEADS
 from pixelbert_fast.model.trained import load_trained_backbone
 from pixelbert_fast.model.weights import load_bert
 from pixelbert_fast.tasks.architecture import image_processor, model_config, seeded
+from pixelbert_fast.tasks.batched import PairTask
 from pixelbert_fast.tasks.pretraining.start import check_checkpoint, load_tokenizer
-from pixelbert_fast.tasks.protocol import unwrapped
-from pixelbert_fast.tasks.quiet import quietly, without_bars
-
-_BACKBONE = "pixelbert.backbone."
+from pixelbert_fast.tasks.quiet import quietly
 
 
 class Prepared(NamedTuple):
@@ -35,20 +33,6 @@ class Prepared(NamedTuple):
     model: PixelBertForDownstreamTask
     tokenizer: Any
     image_processor: PixelBertImageProcessor
-
-
-class Batches(Protocol):
-    """The batches of a fine-tuning, of one split or several; see `protocol.Task` for the contracts."""
-
-    broken: int
-
-    def steps_per_epoch(self, world_size: int, epoch: int = 0, start: int = 0) -> int: ...
-
-    def epoch(
-        self, epoch: int, rank: int = 0, world_size: int = 1, skip: int = 0, start: int = 0
-    ) -> Iterator[dict[str, Tensor]]: ...
-
-    def names(self, rows: Sequence[int]) -> list[str]: ...
 
 
 def prepare(
@@ -162,7 +146,7 @@ def _renew_head(model: PixelBertForDownstreamTask, kind: type, built: PixelBertC
             setattr(model, name, head)
 
 
-class FineTuningTask:
+class FineTuningTask(PairTask):
     """The parts of `protocol.Task` that do not depend on the task.
 
     A subclass sets `name`, and in its constructor calls `take` and sets `_batches`. Batches hold `input_ids`
@@ -171,7 +155,6 @@ class FineTuningTask:
     """
 
     name: str
-    _batches: Batches
 
     def __init__(self, config, device="cpu"):
         """Raises UserError for options that fine-tuning has no use for."""
@@ -187,41 +170,9 @@ class FineTuningTask:
         """Makes the model, tokenizer and image processor the task's own."""
         self.model, self.tokenizer, self.image_processor = prepared
 
-    @property
-    def broken(self) -> int:
-        return self._batches.broken
-
-    def steps_per_epoch(self, world_size: int, epoch: int = 0, start: int = 0) -> int:
-        return self._batches.steps_per_epoch(world_size, epoch, start)
-
-    def batches(
-        self, epoch: int, rank: int, world_size: int, skip: int = 0, start: int = 0
-    ) -> Iterator[dict[str, Tensor]]:
-        return self._batches.epoch(epoch, rank, world_size, skip, start)
-
-    def size(self, batch: Mapping[str, Tensor]) -> dict[str, int]:
-        return {"images": len(batch["pixel_values"]), "pairs": len(batch["input_ids"])}
-
     def flops(self, batch: Mapping[str, Tensor]) -> int:
         """Of backbone, projection, encoder and pooler; the heads are a thousandth of it."""
         return sequence_flops(self.model.config, batch, fast=self._config.model.fast)
-
-    def keys(self, rows: Sequence[int]) -> list[str]:
-        return self._batches.names(rows)
-
-    def parameter_groups(self, model: nn.Module) -> dict[str, list[tuple[str, nn.Parameter]]]:
-        groups: dict[str, list[tuple[str, nn.Parameter]]] = {"backbone": [], "transformer": []}
-        for name, parameter in unwrapped(model).named_parameters():
-            if parameter.requires_grad:
-                groups["backbone" if name.startswith(_BACKBONE) else "transformer"].append((name, parameter))
-        return groups
-
-    def save(self, model: nn.Module, directory: str | Path) -> None:
-        with without_bars():
-            unwrapped(model).save_pretrained(directory)
-        length = self._config.data.max_text_length
-        processor = PixelBertProcessor(self.image_processor, self.tokenizer, max_text_length=length)
-        processor.save_pretrained(directory)
 
 
 def sequence_flops(config: PixelBertConfig, batch: Mapping[str, Tensor], *, fast: bool) -> int:

@@ -25,7 +25,6 @@ class Clock:
     def __init__(self, position: Any) -> None:
         now = time.perf_counter()
         self._counted = self._ticked = self._rated = self._saved = self._stopped = now
-        self._seconds = 0.0
         self._begin(position)
 
     def _begin(self, position: Any) -> None:

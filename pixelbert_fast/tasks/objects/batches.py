@@ -67,8 +67,8 @@ class ObjectBatches:
         """How many different images could not be decoded so far; others were shown in their place."""
         return self._images.broken
 
-    def steps_per_epoch(self, world_size: int = 1, start: int = 0) -> int:
-        """How many batches each rank gets in an epoch."""
+    def steps_per_epoch(self, world_size: int = 1, epoch: int = 0, start: int = 0) -> int:
+        """How many batches each rank gets in an epoch; all epochs are alike."""
         return sampler.steps_per_epoch(len(self), self._batch, world_size, start)
 
     def epoch(

@@ -1,7 +1,7 @@
 """The task that starts a backbone: naming single objects, for want of ImageNet weights."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 from safetensors.torch import save_file
@@ -13,18 +13,20 @@ from pixelbert_fast.model.backbone import ResNet
 from pixelbert_fast.model.flops import training_flops
 from pixelbert_fast.model.weights import load_backbone
 from pixelbert_fast.tasks.architecture import evaluation_splits, image_processor, model_config, seeded
+from pixelbert_fast.tasks.batched import BatchedTask
 from pixelbert_fast.tasks.objects.batches import ObjectBatches
 from pixelbert_fast.tasks.objects.naming import ObjectNaming, evaluate_naming, naming_loss
 from pixelbert_fast.tasks.protocol import Progress, percent, unwrapped
 
 
-class ObjectsTask:
+class ObjectsTask(BatchedTask):
     """Supervised naming of single objects (see `protocol.Task`); saves the backbone for `start.backbone`.
 
     Raises UserError for a set that is not of single objects, or an option that does not fit.
     """
 
     name = "objects"
+    _backbone = "backbone."
 
     def __init__(self, config, device="cpu"):
         self._config, self._device = config, device
@@ -51,18 +53,6 @@ class ObjectsTask:
         self._batches = self._of(self._set.split("train"))
         self._evaluated = evaluation_splits(self._set, config)
 
-    @property
-    def broken(self) -> int:
-        return self._batches.broken
-
-    def steps_per_epoch(self, world_size: int, epoch: int = 0, start: int = 0) -> int:
-        return self._batches.steps_per_epoch(world_size, start)
-
-    def batches(
-        self, epoch: int, rank: int, world_size: int, skip: int = 0, start: int = 0
-    ) -> Iterator[dict[str, Tensor]]:
-        return self._batches.epoch(epoch, rank, world_size, skip, start)
-
     def size(self, batch: Mapping[str, Tensor]) -> dict[str, int]:
         return {"images": len(batch["pixel_values"]), "pairs": len(batch["pixel_values"])}
 
@@ -74,20 +64,8 @@ class ObjectsTask:
         )
         return counted["backbone"]
 
-    def keys(self, rows: Sequence[int]) -> list[str]:
-        return self._batches.names(rows)
-
     def loss(self, model: nn.Module, batch: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         return naming_loss(model(batch["pixel_values"], batch["pixel_size"]), batch["targets"])
-
-    def parameter_groups(self, model: nn.Module) -> dict[str, list[tuple[str, nn.Parameter]]]:
-        groups: dict[str, list[tuple[str, nn.Parameter]]] = {"backbone": [], "transformer": []}
-        for name, parameter in unwrapped(model).named_parameters():
-            if parameter.requires_grad:
-                groups["backbone" if name.startswith("backbone.") else "transformer"].append(
-                    (name, parameter)
-                )
-        return groups
 
     def evaluate(self, model: nn.Module, progress: Progress | None = None, limit: int | None = None) -> dict:
         limit = limit or self._config.evaluation.images

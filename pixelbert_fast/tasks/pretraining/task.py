@@ -1,13 +1,11 @@
 """The pre-training task: from a run's configuration to model, batches, loss and metrics."""
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping
 
 from torch import Tensor, nn
 
 from pixelbert_fast.data.batch_list import Batching
-from pixelbert_fast.data.processor import PixelBertProcessor
 from pixelbert_fast.data.records import open_set
 from pixelbert_fast.data.vocabulary import train_wordpiece
 from pixelbert_fast.errors import UserError
@@ -15,17 +13,16 @@ from pixelbert_fast.model import PixelBertForPreTraining
 from pixelbert_fast.model.trained import load_trained_backbone
 from pixelbert_fast.model.weights import load_bert
 from pixelbert_fast.tasks.architecture import image_processor, model_config, seeded
+from pixelbert_fast.tasks.batched import PairTask
 from pixelbert_fast.tasks.pretraining.batches import PretrainingBatches, PretrainingOptions
 from pixelbert_fast.tasks.pretraining.evaluation import evaluate
 from pixelbert_fast.tasks.pretraining.figures import batch_flops, words_right
 from pixelbert_fast.tasks.pretraining.sets import open_sets
 from pixelbert_fast.tasks.pretraining.start import check_checkpoint, load_checkpoint, load_tokenizer
 from pixelbert_fast.tasks.protocol import Progress, percent, unwrapped
-from pixelbert_fast.tasks.quiet import without_bars
 
 logger = logging.getLogger(__name__)
 
-_BACKBONE = "pixelbert.backbone."
 # The headline's names, and those of the figures in an evaluation.
 _HEADLINE = {
     "itm_accuracy": "itm_accuracy",
@@ -34,7 +31,7 @@ _HEADLINE = {
 }
 
 
-class PretrainingTask:
+class PretrainingTask(PairTask):
     """Masked language modelling and image-text matching (see `protocol.Task`).
 
     The tokenizer is the given one, else the one of the checkpoint or BERT that training starts from, else a
@@ -107,26 +104,8 @@ class PretrainingTask:
         if self._batches.sizes is not None:
             logger.info("%s", self._batches.sizes.described())
 
-    def steps_per_epoch(self, world_size: int, epoch: int = 0, start: int = 0) -> int:
-        return self._batches.steps_per_epoch(world_size, epoch, start)
-
-    @property
-    def broken(self) -> int:
-        return self._batches.broken
-
-    def batches(
-        self, epoch: int, rank: int, world_size: int, skip: int = 0, start: int = 0
-    ) -> Iterator[dict[str, Tensor]]:
-        return self._batches.epoch(epoch, rank, world_size, skip, start)
-
-    def size(self, batch: Mapping[str, Tensor]) -> dict[str, int]:
-        return {"images": len(batch["pixel_values"]), "pairs": len(batch["input_ids"])}
-
     def flops(self, batch: Mapping[str, Tensor]) -> int:
         return batch_flops(self.model.config, batch, fast=self._config.model.fast)
-
-    def keys(self, rows: Sequence[int]) -> list[str]:
-        return self._batches.names(rows)
 
     def loss(self, model: nn.Module, batch: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         inputs = {name: value for name, value in batch.items() if name != "rows"}
@@ -139,13 +118,6 @@ class PretrainingTask:
             "itm_accuracy": (outputs.itm_logits.argmax(dim=-1) == batch["matched"]).float().mean(),
         }
         return outputs.loss, {name: value.detach() for name, value in scalars.items()}
-
-    def parameter_groups(self, model: nn.Module) -> dict[str, list[tuple[str, nn.Parameter]]]:
-        groups: dict[str, list[tuple[str, nn.Parameter]]] = {"backbone": [], "transformer": []}
-        for name, parameter in unwrapped(model).named_parameters():
-            if parameter.requires_grad:
-                groups["backbone" if name.startswith(_BACKBONE) else "transformer"].append((name, parameter))
-        return groups
 
     def evaluate(self, model: nn.Module, progress: Progress | None = None, limit: int | None = None) -> dict:
         return {
@@ -166,14 +138,6 @@ class PretrainingTask:
         """Matching accuracy, and that of content words beside the right and beside a wrong image."""
         first = next(iter(metrics.values()), None)
         return {name: first[figure] for name, figure in _HEADLINE.items()} if first else {}
-
-    def save(self, model: nn.Module, directory: str | Path) -> None:
-        with without_bars():
-            unwrapped(model).save_pretrained(directory)
-        processor = PixelBertProcessor(
-            self.image_processor, self.tokenizer, max_text_length=self._config.data.max_text_length
-        )
-        processor.save_pretrained(directory)
 
     def summary(self, metrics: Mapping) -> list[tuple[str, str]]:
         rows = []
