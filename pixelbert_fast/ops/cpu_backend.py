@@ -10,6 +10,15 @@ from torch import Tensor
 
 from ..environment import BUILD
 from .arguments import FLOATS
+from .native_calls import pool_gather_backward, pool_gather_forward, sample_positions
+
+__all__ = [
+    "pixel_embed_backward",
+    "pixel_embed_forward",
+    "pool_gather_backward",
+    "pool_gather_forward",
+    "sample_positions",
+]
 
 AUTOMATIC = ("cpu",)
 LIBRARIES = "_C.*"
@@ -45,43 +54,6 @@ def library() -> Path | None:
     """The library that an installation has built; None where it has built none."""
     found = sorted(Path(__file__).resolve().parent.parent.glob(LIBRARIES))
     return next((path for path in found if path.suffix in (".so", ".dylib", ".pyd")), None)
-
-
-def pool_gather_forward(
-    features: Tensor,
-    positions: Tensor,
-    embedding: Tensor | None,
-    image_index: Tensor | None,
-    save_winners: bool = True,
-) -> tuple[Tensor, Tensor]:
-    """See `backends`."""
-    shape = (*positions.shape, features.shape[1])
-    out = features.new_empty(shape)
-    winners = features.new_empty(shape if save_winners else 0, dtype=torch.uint8)
-    if embedding is not None:
-        wide = torch.float64 if features.dtype == torch.float64 else torch.float32
-        embedding = embedding.to(wide).contiguous()
-    native = torch.ops.pixelbert_fast_native
-    native.pool_gather_forward(
-        features, positions, embedding, image_index, out, winners if save_winners else None
-    )
-    return out, winners
-
-
-def pool_gather_backward(
-    grad: Tensor,
-    winners: Tensor,
-    positions: Tensor,
-    image_index: Tensor | None,
-    shape: list[int],
-    channels_last: bool,
-) -> Tensor:
-    """See `backends`."""
-    layout = torch.channels_last if channels_last else torch.contiguous_format
-    grad_features = torch.empty(shape, dtype=grad.dtype, memory_format=layout)
-    native = torch.ops.pixelbert_fast_native
-    native.pool_gather_backward(grad.contiguous(), winners, positions, image_index, grad_features)
-    return grad_features
 
 
 def pixel_embed_forward(
@@ -148,13 +120,4 @@ def sum_rows(rows: Tensor, positions: Tensor, image_index: Tensor | None, batch:
     out = torch.empty(rows.shape[2], dtype=torch.float64)
     native = torch.ops.pixelbert_fast_native
     native.sum_rows(rows.contiguous(), positions, image_index, batch, places, out)
-    return out
-
-
-def sample_positions(
-    valid_grid: Tensor, grid: tuple[int, int], count: int, seed: Tensor, keys: Tensor
-) -> Tensor:
-    """See `backends`."""
-    out = torch.empty(valid_grid.shape[0], count, dtype=torch.int32)
-    torch.ops.pixelbert_fast_native.sample_positions(valid_grid, seed, keys, *grid, out)
     return out

@@ -1,7 +1,7 @@
 """The `cuda` backend: C++ kernels for CUDA tensors, in a library of its own, which an installation has built.
 
 The library is loaded when an op first asks for it, and only where torch sees a GPU: it needs symbols that a
-torch without CUDA has not. Nothing here waits for the device, so that calls can be captured in a CUDA graph.
+torch without CUDA has not.
 """
 
 from __future__ import annotations
@@ -12,12 +12,14 @@ from functools import cache
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from .. import _build
 from ..environment import BUILD
 from . import cpu_backend
 from .arguments import FLOATS
+from .native_calls import pool_gather_backward, pool_gather_forward, sample_positions
+
+__all__ = ["pool_gather_backward", "pool_gather_forward", "sample_positions"]
 
 AUTOMATIC = ("cuda",)
 LIBRARIES = "_C_cuda.*"
@@ -84,48 +86,3 @@ def why_not_built() -> str:
         return record["cuda"]["reason"]
     except (OSError, ValueError, KeyError):
         return "no build has left a record"
-
-
-def pool_gather_forward(
-    features: Tensor,
-    positions: Tensor,
-    embedding: Tensor | None,
-    image_index: Tensor | None,
-    save_winners: bool = True,
-) -> tuple[Tensor, Tensor]:
-    """See `backends`."""
-    shape = (*positions.shape, features.shape[1])
-    out = torch.empty(shape, dtype=features.dtype, device=features.device)
-    winners = torch.empty(shape if save_winners else 0, dtype=torch.uint8, device=features.device)
-    if embedding is not None:
-        embedding = embedding.to(torch.promote_types(features.dtype, torch.float32)).contiguous()
-    torch.ops.pixelbert_fast_native.pool_gather_forward(
-        features, positions, embedding, image_index, out, winners if save_winners else None
-    )
-    return out, winners
-
-
-def pool_gather_backward(
-    grad: Tensor,
-    winners: Tensor,
-    positions: Tensor,
-    image_index: Tensor | None,
-    shape: list[int],
-    channels_last: bool,
-) -> Tensor:
-    """See `backends`."""
-    layout = torch.channels_last if channels_last else torch.contiguous_format
-    grad_features = torch.empty(shape, dtype=grad.dtype, device=grad.device, memory_format=layout)
-    torch.ops.pixelbert_fast_native.pool_gather_backward(
-        grad.contiguous(), winners, positions, image_index, grad_features
-    )
-    return grad_features
-
-
-def sample_positions(
-    valid_grid: Tensor, grid: tuple[int, int], count: int, seed: Tensor, keys: Tensor
-) -> Tensor:
-    """See `backends`."""
-    out = torch.empty(valid_grid.shape[0], count, dtype=torch.int32, device=valid_grid.device)
-    torch.ops.pixelbert_fast_native.sample_positions(valid_grid, seed, keys, *grid, out)
-    return out
