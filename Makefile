@@ -10,7 +10,7 @@ TESTS ?= tests
 PYTEST_FLAGS ?=
 
 .PHONY: setup demo test lint format kernels-static cuda-static bench gpu-report asan fuzz-ops broken-images \
-	zero-equality bench-engine kill-test clean
+	zero-equality bench-engine kill-test coverage clean
 
 setup:
 	@if [ -z "$(PYTHON)" ]; then echo "No Python >= 3.11 found; name one: make setup PYTHON=/path/to/python" >&2; exit 2; fi
@@ -75,7 +75,15 @@ kill-test: setup
 asan: setup
 	@$(BIN)/python .ci/sanitized.py
 
+# What of the package the tests run, to docs/results/coverage.md.
+coverage: setup
+	@rm -f .coverage .coverage.*
+	@OMP_NUM_THREADS=$${OMP_NUM_THREADS:-2} TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1 \
+		$(BIN)/python -m coverage run -m pytest $(PYTEST_FLAGS) $(TESTS)
+	@$(BIN)/python -m coverage combine --quiet && $(BIN)/python -m coverage json --quiet -o .coverage.json
+	@$(BIN)/python .ci/coverage_page.py .coverage.json; rm -f .coverage .coverage.*
+
 clean:
-	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .hypothesis .benchmarks
+	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .hypothesis .benchmarks .coverage .coverage.*
 	rm -f pixelbert_fast/*.so pixelbert_fast/_build_record.json
 	find pixelbert_fast kernels tests -name __pycache__ -type d -prune -exec rm -rf {} +
