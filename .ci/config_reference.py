@@ -30,8 +30,8 @@ Every option of a recipe, with its type and bounds, its default and what it mean
 A recipe is a YAML file that holds what differs from the defaults; `base: NAME_OR_FILE` in it names the recipe
 that it changes. On a command line an option is its whole key: `training.epochs=2`, `data.build.images=500`,
 `start.bert=null`. An unknown key, a wrong type and a value out of its bounds are errors that say which.
-`pixelbert recipe RECIPE` prints a recipe with every option that it has. "null" is YAML's word for none; a 0 in
-a key stands for each entry of a list, NAME for each name that you give.
+`pixelbert recipe RECIPE` prints a recipe with every option that it has. "null" is YAML's word for none; a 0
+in a key stands for each entry of a list, NAME for each name that you give.
 """
 ABLATIONS = """\
 ## Ablations
