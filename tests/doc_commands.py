@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import ast
 import inspect
+import os
 import re
 import tomllib
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import typer
 
@@ -21,6 +23,7 @@ from pixelbert_fast.tasks import checkpoint_evaluation
 from pixelbert_fast.training import cli as training
 from pixelbert_fast.training.ablation.plan import Plan
 from pixelbert_fast.training.ablation.recipe import load_ablation
+from pixelbert_fast.training.deepspeed_engine import import_deepspeed
 from pixelbert_fast.training.recipe_files import ablation_names
 from pixelbert_fast.training.recipes import load_config
 from tests.doc_blocks import Command
@@ -228,8 +231,10 @@ def _check_pip(words: list[str]) -> None:
 def _check_deepspeed(words: list[str]) -> None:
     """By the launcher's own parser; where it is not installed, from the script on."""
     try:
-        from deepspeed.launcher.runner import parse_args
-    except ImportError:
+        with patch.dict(os.environ):  # it names the accelerator there, for the processes of a run
+            import_deepspeed()
+            from deepspeed.launcher.runner import parse_args
+    except UserError:
         place = next(number for number, word in enumerate(words) if word.endswith(".py"))
         return _check_python(words[place:])
     try:

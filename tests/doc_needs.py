@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 from datasets import Dataset, DatasetDict
+from PIL import Image
 from transformers import BertConfig, BertModel
 
 from pixelbert_fast import (
@@ -18,6 +19,7 @@ from pixelbert_fast import (
     pretrained,
 )
 from pixelbert_fast.data.records import write_card
+from tests import toy_pairs, vqa_sets
 
 _NAMED = re.compile(
     r"(?<![\w/.-])((?:runs|data)/[\w-]+|[\w/-]+\.(?:jpg|png|pth|csv)|path/to/[\w-]+|examples|photos)\b"
@@ -34,7 +36,7 @@ def provide(text: str) -> None:
         if name.startswith("runs/"):
             _run(place)
         elif name.startswith("data/"):
-            _captioned(place)
+            _set(place)
         elif name in ("examples", "photos") or name.startswith("examples/"):
             shutil.copytree(pretrained.pictures()[0].parent, place if place.suffix == "" else place.parent)
         elif place.suffix in (".jpg", ".png"):
@@ -61,10 +63,18 @@ def _run(folder: Path) -> None:
     PixelBertProcessor.from_pretrained(scenes).save_pretrained(folder / "checkpoint")
 
 
-def _captioned(folder: Path) -> None:
-    """A built set of one picture, so often that any row a page names is there."""
+def _set(folder: Path) -> None:
+    """A built set, by its name of one task or another; captions: of one picture, for any row a page names."""
+    if folder.name.startswith("vqa"):
+        vqa_sets.build(folder)
+        return
+    if folder.name.startswith("nlvr2"):
+        toy_pairs.build(folder)
+        return
     content = pretrained.pictures()[0].read_bytes()
-    rows = [{"key": str(row), "image": content, "captions": ["a star"]} for row in range(500)]
+    with Image.open(pretrained.pictures()[0]) as picture:
+        size = {"height": picture.height, "width": picture.width}
+    rows = [{"key": str(row), "image": content, **size, "captions": ["a star"]} for row in range(500)]
     splits = {name: Dataset.from_list(rows) for name in ("train", "val", "test")}
     DatasetDict(splits).save_to_disk(folder)
     write_card(folder, {"name": folder.name, "counts": {name: len(rows) for name in splits}})

@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from tests.doc_blocks import pages
 from tests.scripts import ROOT, script
 
 floors = script(".ci/floors.py")
@@ -157,7 +158,9 @@ def test_environment_variables_are_declared_in_one_module_and_documented() -> No
     texts = [path.read_text(encoding="utf-8") for path in python_files("pixelbert_fast", "kernels", ".ci")]
     texts.append((ROOT / "Makefile").read_text(encoding="utf-8"))
     assert set().union(*map(variables_in, texts)) == declared
-    assert declared <= variables_in((ROOT / "README.md").read_text(encoding="utf-8"))
+    named = {page: variables_in(page.read_text(encoding="utf-8")) for page in pages()}
+    assert declared <= named[ROOT / "docs" / "environment.md"]
+    assert not {str(page): names - declared for page, names in named.items() if names - declared}
 
 
 def test_environment_variables_are_read_in_one_module() -> None:
