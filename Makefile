@@ -10,7 +10,7 @@ TESTS ?= tests
 PYTEST_FLAGS ?=
 
 .PHONY: setup demo test lint format kernels-static cuda-static bench gpu-report asan fuzz-ops broken-images \
-	zero-equality bench-engine kill-test coverage clean
+	zero-equality bench-engine kill-test coverage pages clean
 
 setup:
 	@if [ -z "$(PYTHON)" ]; then echo "No Python >= 3.11 found; name one: make setup PYTHON=/path/to/python" >&2; exit 2; fi
@@ -34,6 +34,11 @@ lint: setup
 
 format: setup
 	@$(BIN)/ruff check --fix-only --quiet . && $(BIN)/ruff format .
+
+# What is written from the code: configuration.md and environment.md of docs, and the picture of the architecture.
+pages: setup
+	@$(BIN)/python .ci/reference_pages.py --write
+	@$(BIN)/python .ci/directions.py --write
 
 # Needs no GPU, but triton, which `make setup` installs on Linux.
 kernels-static: setup

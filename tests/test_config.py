@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import re
-from typing import get_args
-
 import pytest
-from pydantic import BaseModel
 
 from pixelbert_fast.errors import UserError
-from pixelbert_fast.training.config import RunConfig
 from pixelbert_fast.training.recipes import load_config, recipe_names
 
 STEPS = ["training.steps=3"]
@@ -146,22 +141,3 @@ def test_a_recipe_that_is_not_there_is_told_with_the_nearest():
 @pytest.mark.parametrize("override", ["training.steps", "=3", "a..b=1", "seed.deep=1"])
 def test_an_override_must_be_a_path_and_a_value(tmp_path, override):
     assert override.split("=")[0].split(".")[0] in complaint(recipe(tmp_path, "seed: 1"), [*STEPS, override])
-
-
-def sections(model=RunConfig):
-    yield model
-    for field in model.model_fields.values():
-        for part in (field.annotation, *get_args(field.annotation)):
-            for inner in (part, *get_args(part)):
-                if isinstance(inner, type) and issubclass(inner, BaseModel):
-                    yield from sections(inner)
-
-
-@pytest.mark.parametrize("section", sorted(set(sections()), key=lambda one: one.__name__))
-def test_every_option_has_its_meaning_in_the_docstring(section):
-    documented = set()
-    for one in section.__mro__:
-        listed = (one.__doc__ or "").partition("Attributes:")[2]
-        for line in re.findall(r"^ {8}(\w[\w, ]*):", listed, re.MULTILINE):
-            documented |= {name.strip() for name in line.split(",")}
-    assert not set(section.model_fields) - documented

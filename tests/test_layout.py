@@ -5,41 +5,15 @@ from __future__ import annotations
 import ast
 import re
 import sys
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
-PACKAGE = ROOT / "pixelbert_fast"
+from tests.doc_blocks import pages
+from tests.scripts import ROOT, script
 
-# Ground floor first; a part imports only itself and parts on lower floors. Parts of one floor never meet.
-FLOORS = {
-    "ground": 0,
-    "kernels": 1,
-    "ops": 2,
-    "model": 3,
-    "data": 3,
-    "tasks": 4,
-    "training": 5,
-    "visualize": 5,
-    "commands": 6,
-    "top": 7,
-}
-GROUND_MODULES = {
-    "",
-    "errors",
-    "environment",
-    "batch",
-    "_source_tree",
-    "_build",
-    "_build_commands",
-    "_build_cuda",
-    "_build_host",
-    "_host",
-    "machine",
-    "pretrained",
-}
-TOP_MODULES = {"cli", "train", "environment_report"}
+floors = script(".ci/floors.py")
+FLOORS, PACKAGE = floors.FLOORS, floors.PACKAGE
+imports_of, part_of, python_files = floors.imports_of, floors.part_of, floors.python_files
 
 # Where a library may be imported: path prefixes inside the repository.
 ONLY_IN = {
@@ -66,59 +40,13 @@ VAGUE_NAMES = {"utils", "util", "common", "misc", "helpers", "tools"}
 MOST_LINES = 350
 
 
-def python_files(*directories: str) -> list[Path]:
-    return [path for name in directories for path in sorted((ROOT / name).rglob("*.py"))]
-
-
-def module_name(path: Path) -> str:
-    """`ops/functional.py` of the package becomes `ops.functional`, `__init__.py` of the package ``."""
-    parts = list(path.relative_to(PACKAGE).with_suffix("").parts)
-    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
-
-
-def part_of(module: str) -> str:
-    """The part of the house that a module of the package (named without the package) belongs to."""
-    first = module.partition(".")[0]
-    if first in GROUND_MODULES:
-        return "ground"
-    return "top" if first in TOP_MODULES else first
-
-
-def imports_of(source: str, module: str, *, is_package: bool) -> list[tuple[int, str]]:
-    """Every imported module with its line, late imports included, relative ones made absolute."""
-    package = module if is_package else module.rpartition(".")[0]
-    found = []
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Import):
-            found += [(node.lineno, alias.name) for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            base = node.module or ""
-            if node.level:
-                above = f"pixelbert_fast.{package}".rstrip(".").split(".")
-                above = above[: len(above) - node.level + 1]
-                base = ".".join([*above, base] if base else above)
-            if (
-                base == "pixelbert_fast"
-            ):  # from pixelbert_fast import ops: the name is a module or a public name
-                found += [(node.lineno, f"pixelbert_fast.{alias.name}") for alias in node.names]
-            else:
-                found.append((node.lineno, base))
-    return found
-
-
 def wrong_directions(source: str, module: str, *, is_package: bool = False) -> list[str]:
     """The imports of a module of the package that go up, sideways, or through a public name."""
-    here = part_of(module)
-    wrong = []
-    for line, imported in imports_of(source, module, is_package=is_package):
-        if not imported.startswith("pixelbert_fast."):
-            continue
-        there = part_of(imported.removeprefix("pixelbert_fast."))
-        if there == "__version__":
-            continue
+    here, wrong = part_of(module), []
+    for line, imported, there in floors.crossings(source, module, is_package=is_package):
         if there not in FLOORS:
             wrong.append(f"{module}:{line} imports {imported}, which has no floor")
-        elif there != here and FLOORS[there] >= FLOORS[here]:
+        elif FLOORS[there] >= FLOORS[here]:
             wrong.append(f"{module}:{line} ({here}) imports {imported} ({there})")
     return wrong
 
@@ -170,13 +98,9 @@ def test_the_checker_sees_libraries_out_of_place(source: str, place: str, count:
 
 def test_imports_go_down_only() -> None:
     wrong = []
-    for path in python_files("pixelbert_fast"):
-        if path == PACKAGE / "__init__.py":
-            continue
+    for module, path in floors.modules():
         source = path.read_text(encoding="utf-8")
-        wrong += wrong_directions(source, module_name(path), is_package=path.name == "__init__.py")
-    for path in python_files("kernels"):
-        wrong += wrong_directions(path.read_text(encoding="utf-8"), f"kernels.{path.stem}")
+        wrong += wrong_directions(source, module, is_package=path.name == "__init__.py")
     assert not wrong, "\n".join(wrong)
 
 
@@ -234,7 +158,9 @@ def test_environment_variables_are_declared_in_one_module_and_documented() -> No
     texts = [path.read_text(encoding="utf-8") for path in python_files("pixelbert_fast", "kernels", ".ci")]
     texts.append((ROOT / "Makefile").read_text(encoding="utf-8"))
     assert set().union(*map(variables_in, texts)) == declared
-    assert declared <= variables_in((ROOT / "README.md").read_text(encoding="utf-8"))
+    named = {page: variables_in(page.read_text(encoding="utf-8")) for page in pages()}
+    assert declared <= named[ROOT / "docs" / "environment.md"]
+    assert not {str(page): names - declared for page, names in named.items() if names - declared}
 
 
 def test_environment_variables_are_read_in_one_module() -> None:

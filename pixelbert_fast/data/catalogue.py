@@ -91,10 +91,11 @@ def make_builder(name: str, **options: Any) -> Any:
     for option, parameter in known.items():
         if parameter.default is inspect.Parameter.empty and options.get(option) is None:
             raise UserError(f"the data set {name!r} needs the option {option!r}")
-    return _maker(name)(**{option: value for option, value in options.items() if value is not None})
+    return builder_class(name)(**{option: value for option, value in options.items() if value is not None})
 
 
-def _maker(name: str) -> Any:
+def builder_class(name: str) -> Any:
+    """The class of this builder; raises UserError where there is none, with the nearest name."""
     if name not in BUILDERS:
         raise UserError(f"there is no data set {name!r}{_hint(name, BUILDERS)}")
     module, _, attribute = BUILDERS[name].place.partition(":")
@@ -102,7 +103,7 @@ def _maker(name: str) -> Any:
 
 
 def _parameters(name: str) -> dict[str, inspect.Parameter]:
-    return dict(inspect.signature(_maker(name), eval_str=True).parameters)
+    return dict(inspect.signature(builder_class(name), eval_str=True).parameters)
 
 
 def _hint(word: str, known) -> str:

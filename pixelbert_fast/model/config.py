@@ -74,12 +74,13 @@ class PixelBertConfig(PretrainedConfig):
     """Configuration of Pixel-BERT; the defaults are the paper's ResNet-50 model with BERT-base.
 
     Args:
-        backbone: a name in :data:`BACKBONES`.
+        backbone: a name in `BACKBONES`.
         backbone_channels: channels of the stem and unit of every stage's width (64 in all published nets).
         backbone_depths: blocks in each of the four stages, or None for those of `backbone`.
         output_stride: 32, or 16 or 8 with dilation in place of the last strides.
         norm: "batch" (trained), "frozen" (statistics and affine fixed) or "sync" (trained, over all ranks).
-        frozen_stages: how many of the first stages keep their weights and statistics (1: stem and stage 1).
+        frozen_stages: how many of the first stages keep their weights and statistics, 0 to 4 (1: stem and
+            stage 1).
         projection_order: "project_pool" (paper, Fig. 2) or "pool_project".
         sampled_pixels: pixels drawn for each sequence in training mode; None uses all of them.
         sampled_fine_tuning: whether the models of downstream tasks draw them too. They read every pixel, in
@@ -87,8 +88,22 @@ class PixelBertConfig(PretrainedConfig):
         short_side, long_side: image size in pixels that the processor aims at.
         mlm, itm: which pre-training losses count.
         mlm_on_mismatched: whether masked words of mismatched captions are predicted too.
+        vocab_size: word pieces the model knows; that of the tokenizer.
+        hidden_size: width of the Transformer, a multiple of `num_attention_heads`.
+        num_hidden_layers: layers of the Transformer.
+        num_attention_heads: heads of each layer.
+        intermediate_size: width inside a layer's feed-forward part.
+        hidden_act: its activation, by a name that transformers knows.
+        hidden_dropout_prob: dropout after embeddings and inside layers.
+        attention_probs_dropout_prob: dropout of attention.
+        max_position_embeddings: word pieces a text may have at most.
+        type_vocab_size: segment embeddings of the words.
+        initializer_range: standard deviation of initial weights.
+        layer_norm_eps: added to the variance in each layer norm.
+        pad_token_id: the word piece that pads a text.
+        tie_word_embeddings: whether the head that predicts masked words has the embeddings' weights.
 
-    The other fields are BERT's, under BERT's names and with BERT's defaults.
+    From `vocab_size` on the fields are BERT's, under BERT's names and with BERT's defaults.
 
     Raises:
         ValueError: a value that is not among a field's choices, is no count where one is due, or sizes that

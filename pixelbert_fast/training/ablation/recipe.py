@@ -14,7 +14,8 @@ from pixelbert_fast.training.recipes import override
 from pixelbert_fast.training.section import NotNegative, Section
 
 # Rows and stages are names of folders.
-Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
+NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_-]*$"
+Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN)]
 
 
 class StageConfig(Section):
@@ -104,7 +105,12 @@ class ClaimConfig(Section):
 
 
 class ReadingConfig(Section):
-    """A sentence about the table, and the claims that it is made of, all of which it needs."""
+    """A sentence about the table.
+
+    Attributes:
+        says: the sentence.
+        claims: what it is made of; it needs all of them.
+    """
 
     says: str
     claims: Annotated[tuple[ClaimConfig, ...], Field(min_length=1)]
@@ -115,10 +121,13 @@ class AblationConfig(Section):
 
     Attributes:
         output: a folder for each stage of each row and seed is in it, and the table.
+        title: of the table.
         seeds: of the runs, each of every row.
         every: options that are other in every stage of every row.
-        stages, figures: by name, in the order they are trained and shown in.
-        rows, readings: in order.
+        stages: what is trained, by name, in the order of training.
+        rows: the table's, in order.
+        figures: the table's columns, by name, in order.
+        readings: sentences below the table, each with whether it holds.
     """
 
     output: str = "runs/ablation"
