@@ -7,6 +7,7 @@ import torch
 
 from pixelbert_fast import PixelBertConfig, PixelBertForImageTextRetrieval
 from pixelbert_fast.data.build import build_set, make_builder
+from pixelbert_fast.errors import UserError
 from pixelbert_fast.model.memory import group_bytes
 from pixelbert_fast.tasks import make_task
 from pixelbert_fast.training.plan import Machine, plan
@@ -182,3 +183,9 @@ def test_what_a_step_of_retrieval_holds_is_told(kept):
     print(f"{kept}: {live.peak / 1e6:.1f} MB at the peak, {told / 1e6:.1f} told")
     # As tests/test_kept_memory.py; which pass is the higher one depends on the shapes.
     assert live.peak / 1.4 <= told <= live.peak * 1.4
+
+
+def test_vqa_is_not_planned_for_a_set_without_questions(sets, tmp_path):
+    asked = load_config("vqa_r50", [f"data.directory={sets / 'pairs'}", f"output={tmp_path}"])
+    with pytest.raises(UserError, match=r"the set in .*pairs asks no questions"):
+        plan(asked, Machine(1, 24.0))

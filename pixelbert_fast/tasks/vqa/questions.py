@@ -23,8 +23,9 @@ def check_asks(split, name: str) -> None:
 def answer_vocabulary(built: BuiltSet, split) -> list[str]:
     """The answers to choose from: the set's own list, else all answers to the questions of `split`, sorted.
 
-    Raises UserError where there are none.
+    Raises UserError where there are none, or no questions.
     """
+    check_asks(split, f"the set in {built.directory}")
     if "answer_labels" in split.column_names:
         return built.answers()
     answers = set(_of_questions(_column(split, "questions"), "answer").to_pylist()) - {None}
