@@ -7,7 +7,9 @@ train: then the configuration was the mistake. `--resume never`: whatever run is
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
 import shutil
 from collections.abc import Collection
 from pathlib import Path
@@ -66,6 +68,38 @@ class RunFolder:
         self.resume = self.path / "resume"
         # Runs that come before this one, by the recipes of the configuration's start.
         self.earlier = {"backbone": self.path / "backbone", "checkpoint": self.path / "start"}
+        self._held: int | None = None
+
+    def hold(self) -> None:
+        """Keep other runs out of the folder until `release`, or until this process has ended; by one process.
+
+        The folder itself is locked, so that no file tells of a run that was killed. Where it cannot be
+        (a file system without locks, a folder that cannot be made), nothing is kept out.
+
+        Raises UserError where another process holds it.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            held = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY)
+        except OSError:
+            return  # `claim` says what is wrong with it
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(held)
+            raise UserError(
+                f"another process is training in {self.path}; wait for it, or choose another output=FOLDER"
+            ) from None
+        except OSError:
+            os.close(held)
+            return
+        self._held = held
+
+    def release(self) -> None:
+        """Let others use the folder."""
+        if self._held is not None:
+            os.close(self._held)
+            self._held = None
 
     def claim(
         self,

@@ -74,8 +74,23 @@ def run(
         UserError, RunError: one sentence saying what is wrong.
         loop.Stopped: a signal asked for it; the same call goes on from there.
     """
-    began = time.perf_counter()
     folder = RunFolder(config.output)
+    ranks.first_does(folder.hold)
+    try:
+        return _run(config, folder, ranks, engine_name, resume, reporter)
+    finally:
+        folder.release()
+
+
+def _run(
+    config: RunConfig,
+    folder: RunFolder,
+    ranks: Ranks,
+    engine_name: str,
+    resume: Resume,
+    reporter: Reporter | None,
+) -> Result:
+    began = time.perf_counter()
     described = config.model_dump(mode="json")
     config = with_accumulation(config, ranks.world)
     same_configuration(described, ranks)
