@@ -17,6 +17,7 @@ from pixelbert_fast.training import run as runs
 from pixelbert_fast.training.best import BestCheckpoint
 from pixelbert_fast.training.checkpoint import StateFolder
 from pixelbert_fast.training.config import RunConfig
+from pixelbert_fast.training.evaluation import check_best
 from pixelbert_fast.training.loop import Stopped
 from pixelbert_fast.training.ranks import Ranks
 from pixelbert_fast.training.samples import SampleLog
@@ -167,6 +168,14 @@ def test_a_best_that_cannot_be_kept_is_told_and_the_one_before_stays(tmp_path, c
 def test_the_best_of_no_evaluations_is_a_mistake_told_at_once():
     with pytest.raises(ValueError, match=r"set evaluation\.every_epochs as well"):
         RunConfig(training={"steps": 1}, evaluation={"best": "accuracy"})
+
+
+def test_a_best_of_no_figure_of_the_task_is_a_mistake_told_before_training():
+    config = RunConfig(training={"steps": 1}, evaluation={"best": "acuracy", "every_epochs": 1})
+    with pytest.raises(
+        UserError, match=r"evaluation\.best is 'acuracy'; of the task pretrain it can be accur"
+    ):
+        check_best(ToyTask(config), config)
 
 
 class Nameless(ToyTask):

@@ -175,6 +175,7 @@ def test_the_task_learns_and_saves_a_backbone_to_start_from(built, tmp_path):
     assert metrics["val"]["accuracy"]["colour"] == 1.0 > before["colour"]
     assert task.summary(metrics)[0] == ("val: colour", "100.0 %")
     assert task.headline(metrics)["colour_accuracy"] == 1.0
+    assert task.headlines == tuple(task.headline(metrics))
     assert task.headline({}) == {}
 
     task.save(task.model, tmp_path / "saved")

@@ -164,6 +164,7 @@ def test_metrics_and_their_table(built):
         "mlm_content_accuracy_wrong_image": figures["mlm_accuracy_content_wrong_image"],
     }
     assert task.headline({}) == {}
+    assert task.headlines == tuple(task.headline(metrics))
     json.dumps(metrics)
 
 

@@ -196,6 +196,7 @@ def test_recall_of_a_checkpoint_is_that_of_a_sort_of_single_forwards(scenes, tra
     limited = task.evaluate(task.model, limit=5)["test"]
     few = scores[:5, :5]
     assert limited["ir_r1"] == np.mean(few.argmax(1) == np.arange(5))
+    assert task.headlines == ("tr_r1", "ir_r1")
     assert task.headline({"test": limited}) == {"tr_r1": limited["tr_r1"], "ir_r1": limited["ir_r1"]}
     assert any("R@1/5/10" in name for name, _ in task.summary({"test": limited}))
     assert not list((folder.parent / "evaluation").glob("*"))

@@ -105,6 +105,7 @@ def test_an_image_passes_through_the_backbone_once(learnt, directory, monkeypatc
     assert sum(embedded) == 12
     assert reached[-1] == (12, 12)
     assert task.headline(metrics)["vqa_accuracy"] > 0.8
+    assert task.headlines == tuple(task.headline(metrics))
     assert task.model.training
 
 

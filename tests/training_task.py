@@ -32,6 +32,7 @@ class ToyTask:
     """Six batches an epoch, each a pure function of its epoch, number and rank."""
 
     name = "toy"
+    headlines = ("accuracy",)
     broken = 0
 
     def __init__(self, config, device="cpu", *, bad_step: int | None = None) -> None:

@@ -19,6 +19,8 @@ class Task(Protocol):
     name: str
     model: nn.Module
     """Built from the configuration, on the CPU in float32; the same on every rank."""
+    headlines: tuple[str, ...]
+    """The names that `headline` may give: one of them can choose the best checkpoint."""
     broken: int
     """How many different training images this process could not decode so far, since it was started: a
     resumed run counts anew (see `data.broken`)."""

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from pixelbert_fast.errors import UserError
 from pixelbert_fast.training.best import BestCheckpoint
 from pixelbert_fast.training.checkpoint import undisturbed_random
 from pixelbert_fast.training.config import RunConfig
@@ -33,6 +34,15 @@ def evaluated(task: Any, engine: Engine, config: RunConfig, ranks: Ranks) -> dic
 
     with engine.gathered() as model:
         return ranks.first_does(lambda: work(model))
+
+
+def check_best(task: Any, config: RunConfig) -> None:
+    """Raises UserError where `evaluation.best` is none of the task's figures."""
+    best = config.evaluation.best
+    if best is not None and best not in task.headlines:
+        raise UserError(
+            f"evaluation.best is {best!r}; of the task {config.task} it can be {' or '.join(task.headlines)}"
+        )
 
 
 def keep_best(

@@ -26,7 +26,7 @@ from pixelbert_fast.training.checkpoint import (
 )
 from pixelbert_fast.training.config import RunConfig
 from pixelbert_fast.training.durable import replace_folder, write_json
-from pixelbert_fast.training.evaluation import evaluated, keep_best
+from pixelbert_fast.training.evaluation import check_best, evaluated, keep_best
 from pixelbert_fast.training.folder import RunFolder
 from pixelbert_fast.training.logs import RunLog, check_wandb
 from pixelbert_fast.training.loop import Position, TrainingLoop
@@ -114,10 +114,10 @@ def _run(
             earlier = _train_earlier(part, name, config, folder, ranks, engine_name, again, reporter)
             start_seconds += earlier["total_seconds"]
     prepared = folder.started_from(config)
-
     seed_all(config.seed)
     with _said_once(ranks):
         task = _make_task(prepared, engines.device_of(ranks))
+        check_best(task, config)
     try:
         engine, position = _trained(task, prepared, described, folder, ranks, engine_name, asked)
         try:

@@ -27,6 +27,7 @@ class NLVR2Task(FineTuningTask):
     """
 
     name = "nlvr2"
+    headlines = ("accuracy", "consistency")
 
     def __init__(self, config, device="cpu"):
         super().__init__(config, device)
@@ -75,7 +76,7 @@ class NLVR2Task(FineTuningTask):
     def headline(self, metrics: Mapping) -> dict[str, float | None]:
         """Accuracy and consistency."""
         first = next(iter(metrics.values()), {})
-        return {name: first[name] for name in ("accuracy", "consistency") if name in first}
+        return {name: first[name] for name in self.headlines if name in first}
 
     def summary(self, metrics: Mapping) -> list[tuple[str, str]]:
         return [row for split, figures in metrics.items() for row in table(split, figures)]

@@ -41,6 +41,7 @@ class ObjectsTask(BatchedTask):
             )
         self._built = model_config(config)
         self.image_processor = image_processor(config, self._built)
+        self.headlines = tuple(f"{attribute}_accuracy" for attribute in self._attributes)
         with seeded(config.seed):
             backbone = ResNet(self._built)
             for module in backbone.modules():

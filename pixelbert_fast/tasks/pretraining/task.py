@@ -41,6 +41,7 @@ class PretrainingTask(PairTask):
     """
 
     name = "pretrain"
+    headlines = tuple(_HEADLINE)
 
     def __init__(self, config, device="cpu"):
         self._config = config

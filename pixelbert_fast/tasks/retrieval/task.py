@@ -39,6 +39,7 @@ class RetrievalTask(FineTuningTask):
     """
 
     name = "retrieval"
+    headlines = ("tr_r1", "ir_r1")
 
     def __init__(self, config, device="cpu"):
         super().__init__(config, device)
@@ -149,7 +150,7 @@ class RetrievalTask(FineTuningTask):
     def headline(self, metrics: Mapping) -> dict[str, float | None]:
         """Recall at 1, image to text and text to image, in 0..1."""
         first = next(iter(metrics.values()), None)
-        return {name: first[name] for name in ("tr_r1", "ir_r1")} if first else {}
+        return {name: first[name] for name in self.headlines} if first else {}
 
     def summary(self, metrics: Mapping) -> list[tuple[str, str]]:
         return [row for split, told in metrics.items() for row in rows(split, told)]

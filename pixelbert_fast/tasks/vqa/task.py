@@ -27,6 +27,7 @@ class VqaTask(FineTuningTask):
     """
 
     name = "vqa"
+    headlines = ("vqa_accuracy",)
 
     def __init__(self, config, device="cpu"):
         super().__init__(config, device)
