@@ -22,6 +22,7 @@ from pixelbert_fast.training.checkpoint import (
 from pixelbert_fast.training.config import RunConfig
 from pixelbert_fast.training.loop import Stopped
 from pixelbert_fast.training.ranks import Ranks
+from pixelbert_fast.training.resuming import position_of
 from tests.training_task import ToyTask
 
 ALONE = Ranks()
@@ -173,14 +174,14 @@ def test_a_state_that_cannot_be_written_is_a_failure_in_a_sentence(tmp_path):
 
 def test_another_number_of_processes_leaves_the_same_images_to_see():
     record = {"position": {"step": 4, "epoch": 1, "batch": 6, "seconds": 1.0, "pairs": 8}, "world": 2}
-    same = runs._position(record, Ranks(world=2))
+    same = position_of(record, Ranks(world=2))
     assert (same.start, same.batch) == (0, 6)
     for world in (1, 3, 4):
-        other = runs._position(record, Ranks(world=world))
+        other = position_of(record, Ranks(world=world))
         assert (other.start, other.batch, other.shown(world)) == (12, 0, 12)
     again = {"position": {**record["position"], "start": 12, "batch": 2}, "world": 3}
-    assert runs._position(again, Ranks(world=2)).start == 18
-    assert runs._position(again, Ranks(world=3)).shown(3) == 18
+    assert position_of(again, Ranks(world=2)).start == 18
+    assert position_of(again, Ranks(world=3)).shown(3) == 18
 
 
 def test_random_state_covers_every_generator_and_is_readable_without_pickle(tmp_path):

@@ -273,6 +273,20 @@ def first_misfit(stored: Mapping[str, torch.Tensor], model: nn.Module) -> str | 
     return f"it has {unknown[0]}, which this model has not" if unknown else None
 
 
+def first_changed(stored: Mapping[str, torch.Tensor], model: nn.Module) -> str | None:
+    """The first parameter that `model` does not train and that has another value in `stored`; None: none.
+
+    What is not trained stays what it was when the run began, and something may have been computed by it
+    meanwhile (a cache of embeddings). Parts that ZeRO 3 has divided cannot be told.
+    """
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad or hasattr(parameter, "ds_shape") or name not in stored:
+            continue
+        if not torch.equal(stored[name].to(parameter), parameter.detach()):
+            return name
+    return None
+
+
 def _rank_file(rank: int) -> str:
     return f"rank-{rank}.pt"
 

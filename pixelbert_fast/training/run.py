@@ -13,17 +13,11 @@ from typing import Any, Literal
 
 import torch
 
-from pixelbert_fast.errors import RunError, UserError
+from pixelbert_fast.errors import UserError
 from pixelbert_fast.training import engine as engines
 from pixelbert_fast.training.accumulation import with_accumulation
 from pixelbert_fast.training.agreement import same_configuration, same_folder
-from pixelbert_fast.training.checkpoint import (
-    StateFolder,
-    StateRead,
-    first_misfit,
-    seed_all,
-    set_random_state,
-)
+from pixelbert_fast.training.checkpoint import StateFolder, seed_all
 from pixelbert_fast.training.config import RunConfig
 from pixelbert_fast.training.durable import replace_folder, write_json
 from pixelbert_fast.training.evaluation import check_best, evaluated, keep_best
@@ -36,6 +30,7 @@ from pixelbert_fast.training.provenance import differences, machine, made_by, ve
 from pixelbert_fast.training.ranks import Ranks, threads_per_process
 from pixelbert_fast.training.recipes import load_config
 from pixelbert_fast.training.reporting import Reporter, report
+from pixelbert_fast.training.resuming import position_of, take_over, total_steps
 from pixelbert_fast.training.samples import SampleLog
 from pixelbert_fast.training.schedule import Pace, Schedule
 
@@ -210,16 +205,16 @@ def _trained(
     seed_all(config.seed + 1 + ranks.rank)
 
     state = states.read()
-    position = Position() if state is None else _position(state[0], ranks)
+    position = Position() if state is None else position_of(state[0], ranks)
     per_epoch = task.steps_per_epoch(ranks.world)
-    total = _total_steps(config, position, per_epoch, ranks.world)
+    total = total_steps(config, position, per_epoch, ranks.world)
     if state is not None and state[0]["world"] == ranks.world:
         # The same schedule as before, also where epochs differ in length.
         total = state[0].get("total_steps", total)
     pace = Pace(total, per_epoch / config.training.accumulation)
     schedule = Schedule(optimizer, config.schedule, pace)
     if state is not None:
-        _take_over(state, engine, schedule, config, ranks)
+        take_over(state, engine, schedule, config, ranks)
         if ranks.first:
             print(f"going on after step {position.step} of {total}", flush=True)
             for change in differences(state.record["made_by"], made):
@@ -260,46 +255,6 @@ def _trained(
         if isinstance(task, SampleLog):
             task.close()
     return engine, position
-
-
-def _position(record: dict[str, Any], ranks: Ranks) -> Position:
-    position = Position(**record["position"])
-    if record["world"] != ranks.world:
-        # Steps read the epoch's list of batches from left to right over all ranks: the same rest is to see.
-        position.start, position.batch = position.shown(record["world"]), 0
-    return position
-
-
-def _take_over(
-    state: StateRead, engine: engines.Engine, schedule: Schedule, config: RunConfig, ranks: Ranks
-) -> None:
-    record, shared, mine = state
-    misfit = first_misfit(shared["model"], engine.module)
-    if misfit is not None:
-        raise RunError(
-            f"the state under {config.output}/resume does not fit this model: {misfit}; go on with what that"
-            " run was made of, or --resume never to replace it"
-        )
-    try:
-        engine.load_state(shared, {} if mine is None else mine["own"])
-        changed = record["world"] != ranks.world
-        schedule.load_state_dict(shared["schedule"], record["step"] if changed else None)
-    except (RuntimeError, ValueError, KeyError) as error:
-        reason = str(error).splitlines()[0]
-        raise RunError(f"the state under {config.output}/resume does not fit this model: {reason}") from None
-    if mine is not None:
-        set_random_state(mine["random"])
-    else:
-        seed_all(config.seed + 1 + ranks.rank + 1000 * record["step"])
-
-
-def _total_steps(config: RunConfig, position: Position, batches_per_epoch: int, world: int) -> int:
-    options = config.training
-    if options.steps is not None:
-        return options.steps
-    left = options.epochs * batches_per_epoch - position.epoch * batches_per_epoch
-    left -= position.shown(world) / world
-    return max(position.step + round(left / options.accumulation), 1)
 
 
 def _concluded(
