@@ -231,10 +231,10 @@ def sitting(soak: Soak, seconds: float, given: argparse.Namespace) -> int:
 
 def alive(soak: Soak) -> list[psutil.Process]:
     """The processes of the training that was started last."""
-    pid, created = soak.state["training"] or (-1, 0.0)
+    pid, created = soak.state["training"] or (None, None)
     with contextlib.suppress(psutil.NoSuchProcess):
-        found = psutil.Process(pid)
-        return tree_of(found) if found.create_time() == created else []
+        if pid is not None and (found := psutil.Process(pid)).create_time() == created:
+            return tree_of(found)
     return []
 
 

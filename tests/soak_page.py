@@ -63,33 +63,37 @@ def page(
     wall = sum(_wall(each) for each in _sittings(samples).values()) / 3600
     an_hour = steps / hours
     anonymous = next(series for series in SERIES if series.name == "anonymous")
+    sittings, end = _sittings(samples), state["end"]
+    a_step = (anonymous.bound or 0) * anonymous.unit / an_hour
     return [
         f"# {asked / 60:g} minutes of training, watched",
         "",
-        f"`{command}`, {time.strftime('%Y-%m-%d')}, {device}; Python {made['python']}, torch {made['torch']},",
-        f"DeepSpeed {made['deepspeed']}. `tests/soak.py` says what is trained: the tiny model on rendered scenes, by the",
-        "command of `make demo`, with an evaluation every second epoch and a state every half minute.",
+        f"`{command}`, {time.strftime('%Y-%m-%d')}, {device}; Python {made['python']}, torch {made['torch']},"
+        f" DeepSpeed {made['deepspeed']}.",
+        "`tests/soak.py` says what is trained: the tiny model on rendered scenes, by the command of"
+        " `make demo`, with an",
+        "evaluation every second epoch and a state every half minute.",
         "",
-        f"{steps:,} steps in {hours:.2f} hours, in {len(_sittings(samples))} sitting(s); {len(samples):,} looks;"
-        f" {wall - hours:.2f} hours more in which no",
-        "steps were made (starts, and pauses of the machine's other work), which do not count.",
+        f"{steps:,} steps in {hours:.2f} hours, in {len(sittings)} sitting(s); {len(samples):,} looks;"
+        f" {max(wall - hours, 0):.2f} hours more without",
+        "steps (starts, and pauses for the machine's other work) do not count.",
         "",
         f"![What the training held over time](../images/{PICTURE.name})",
         "",
         *said(verdict),
         "",
-        f"Left at the end: {len(state['end']['shm'])} files in /dev/shm, {state['end']['processes']} processes;"
-        f" exit status {state['end']['status']}.",
+        f"Left at the end: {len(end['shm'])} files in /dev/shm, {end['processes']} processes; exit status"
+        f" {end['status']}.",
         "",
-        "Memory, handles and threads are of all processes together: the launcher, DeepSpeed's, and the training. A slope is"
-        " Theil and",
-        f"Sen's: the median over all pairs of looks of one sitting after its first {WARM_UP:.0%}"
-        " of the time. The bounds, and why:",
+        "Memory, handles and threads are of all processes together, the launcher's and the training's. Slopes"
+        " are Theil and Sen's:",
+        f"the median over all pairs of looks of one sitting after its first {WARM_UP:.0%} of the time. The"
+        " bounds, and why:",
         "",
         *(f"- {one.series.title}: {_why(one.series)}." for one in verdict.lines),
         "",
-        f"At {an_hour:,.0f} steps an hour the bound of anonymous memory is"
-        f" {(anonymous.bound or 0) * anonymous.unit / an_hour:,.0f} bytes a step; an image of 48 x 48 has 6,912.",
+        f"At {an_hour:,.0f} steps an hour the bound of anonymous memory is {a_step:,.0f} bytes a step;"
+        " an image of 48 x 48 has 6,912.",
         "",
     ]
 
@@ -121,8 +125,9 @@ def picture(samples: Sequence[dict[str, Any]], asked: float, verdict: Verdict) -
         _panel(drawing, x, y, line, counted, minutes, WARM_UP * asked / 60)
     below = TOP + -(-len(verdict.lines) // 2) * (HEIGHT + 56)
     note = (
-        "Over minutes in which steps were made. Dotted: where the warm-up of the first sitting ends. Dashed: the slope"
-        " that is judged, through the median. Each line goes through the least and the most of a stretch of time."
+        "Over minutes in which steps were made. Dotted: where the warm-up of the first sitting ends. Dashed:"
+        " the slope that is judged, through the median. A line goes through the least and the most of each"
+        " stretch."
     )
     return drawing.svg(drawing.notes(below + 12, note) + 4)
 

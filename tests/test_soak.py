@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import subprocess
 import sys
@@ -151,7 +152,8 @@ def test_the_watcher_sees_what_a_process_and_its_child_hold_and_leave(tmp_path):
             assert left == {f"torch_{process.pid}_watched": 1 << 20}
             assert f"torch_{process.pid}_watched" not in left_behind(before, {1})  # another process's
         finally:
-            process.kill()
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
             (SHARED_MEMORY / f"torch_{process.pid}_watched").unlink(missing_ok=True)
     more = {name: second[name] - first[name] for name in first}
     assert (first["processes"], more["processes"]) == (2, 0)
