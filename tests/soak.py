@@ -31,7 +31,7 @@ from tests.killing import LAUNCHER, free_port, workers_of  # noqa: E402
 from tests.soak_page import said, write_page  # noqa: E402
 from tests.watching import ActiveTime, last_record, left_behind, sample, shared_files, tree_of  # noqa: E402
 
-PATIENCE = 300.0
+PATIENCE = 300
 SCRIPT = ROOT / "pixelbert_fast" / "train.py"
 
 # No end of its own: it is told to stop when the time is over.
@@ -152,10 +152,22 @@ def stop(soak: Soak, root: psutil.Process) -> dict[str, Any]:
     for worker in workers_of(root, SCRIPT.name) or processes[:1]:
         with contextlib.suppress(psutil.NoSuchProcess):
             worker.terminate()
-    still = psutil.wait_procs(processes, timeout=PATIENCE)[1]
+    still = outlasting(processes)
     # Of one that was taken over there is no status.
     status = root.poll() if isinstance(root, psutil.Popen) else stopped_by_word(soak.log)
     return {"status": status, "processes": len(still), "shm": left(soak)}
+
+
+def outlasting(processes: list[psutil.Process]) -> list[psutil.Process]:
+    """Those that are there after PATIENCE; looks are counted, as a clock would count a pause of everything."""
+    looks = 0
+    while looks < PATIENCE and (processes := psutil.wait_procs(processes, timeout=1.0)[1]):
+        held = False
+        for one in processes:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                held |= one.status() == psutil.STATUS_STOPPED
+        looks += not held
+    return processes
 
 
 def stopped_by_word(log: Path) -> int | str:
