@@ -159,7 +159,7 @@ def stop(soak: Soak, root: psutil.Process) -> dict[str, Any]:
 
 
 def outlasting(processes: list[psutil.Process]) -> list[psutil.Process]:
-    """Those that are there after PATIENCE; looks are counted, as a clock would count a pause of everything."""
+    """Those that are there after PATIENCE looks; a clock would count a pause of everything with them."""
     looks = 0
     while looks < PATIENCE and (processes := psutil.wait_procs(processes, timeout=1.0)[1]):
         held = False
