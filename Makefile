@@ -10,7 +10,7 @@ TESTS ?= tests
 PYTEST_FLAGS ?=
 
 .PHONY: setup demo test lint format kernels-static cuda-static bench gpu-report asan fuzz-ops broken-images \
-	zero-equality bench-engine kill-test coverage pages clean
+	zero-equality bench-engine kill-test soak coverage pages clean
 
 setup:
 	@if [ -z "$(PYTHON)" ]; then echo "No Python >= 3.11 found; name one: make setup PYTHON=/path/to/python" >&2; exit 2; fi
@@ -75,6 +75,11 @@ bench-engine: setup
 # Runs killed at random moments and resumed, to docs/results/training-kills.md: 20 minutes.
 kill-test: setup
 	@$(BIN)/python tests/kill_runs.py --report
+
+# Two hours of training and what it holds meanwhile, to docs/results/soak.md; Ctrl-C, and the same command goes on.
+#   SOAK="--minutes 20"         for as long as is wanted, say on a GPU
+soak: setup
+	@$(BIN)/python tests/soak.py --report $(SOAK)
 
 # The tests of the C++ kernels with a library built to report bad reads, writes and arithmetic.
 asan: setup

@@ -65,7 +65,7 @@ class Command:
         line = self._line
         if self._processes > 1:
             program = Path(sys.executable).parent / "deepspeed"
-            options = ["--num_accelerators", str(self._processes), "--master_port", str(_free_port())]
+            options = ["--num_accelerators", str(self._processes), "--master_port", str(free_port())]
             line = [sys.executable, str(program), *options, *self._line[1:]]
         kept = {name: value for name, value in os.environ.items() if name not in LAUNCHER}
         more = {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
@@ -251,7 +251,7 @@ def _end_of(log: Path) -> str:
     return log.read_text(encoding="utf-8")[-2000:]
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
