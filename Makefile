@@ -10,7 +10,7 @@ TESTS ?= tests
 PYTEST_FLAGS ?=
 
 .PHONY: setup demo test lint format kernels-static cuda-static bench gpu-report asan fuzz-ops broken-images \
-	zero-equality bench-engine kill-test clean
+	zero-equality bench-engine kill-test audit clean
 
 setup:
 	@if [ -z "$(PYTHON)" ]; then echo "No Python >= 3.11 found; name one: make setup PYTHON=/path/to/python" >&2; exit 2; fi
@@ -74,6 +74,12 @@ kill-test: setup
 # The tests of the C++ kernels with a library built to report bad reads, writes and arithmetic.
 asan: setup
 	@$(BIN)/python .ci/sanitized.py
+
+# Known holes in what is installed, by pip-audit from an environment of its own; it asks an advisory database.
+audit: setup
+	@$(PYTHON) -m venv build/audit && build/audit/bin/pip install --quiet pip-audit || \
+		{ echo "audit: pip-audit cannot be installed here, so nothing was checked" >&2; exit 1; }
+	@build/audit/bin/pip-audit --skip-editable --path $$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
 
 clean:
 	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .hypothesis .benchmarks

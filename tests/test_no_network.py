@@ -39,8 +39,6 @@ def test_attend_works_without_a_network(tmp_path: Path) -> None:
     assert (tmp_path / "a.html").is_file()
 
 
-def test_the_guard_sees_a_name_on_a_hub(tmp_path: Path) -> None:
-    code = (
-        "from pixelbert_fast.model.checkpoint_files import read_checkpoint\nread_checkpoint('nobody/nothing')"
-    )
+def test_the_guard_sees_a_connection(tmp_path: Path) -> None:
+    code = "import socket\nsocket.create_connection(('192.0.2.1', 9), timeout=1)"
     assert "NETWORK" in guarded(code, tmp_path).stderr

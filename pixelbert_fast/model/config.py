@@ -180,7 +180,7 @@ class PixelBertConfig(PretrainedConfig):
     def from_dict(cls, config_dict: dict, **options):
         """As transformers', but for what a file says of how attention is computed, which is left out.
 
-        The name of a hub's kernel there would have transformers fetch and run it. A caller may still name one.
+        The name of a hub's kernel would have transformers fetch and run it. A caller may still name one.
         """
         stated = {name: value for name, value in config_dict.items() if name not in _CALLERS_OWN}
         return super().from_dict(stated, **options)
