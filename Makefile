@@ -79,7 +79,8 @@ asan: setup
 audit: setup
 	@$(PYTHON) -m venv build/audit && build/audit/bin/pip install --quiet pip-audit || \
 		{ echo "audit: pip-audit cannot be installed here, so nothing was checked" >&2; exit 1; }
-	@build/audit/bin/pip-audit --skip-editable --path $$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
+	@build/audit/bin/pip-audit --strict --skip-editable --path $$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))') || \
+		{ echo "audit: holes are known, or the advisory database could not tell of every package" >&2; exit 1; }
 
 clean:
 	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .hypothesis .benchmarks
