@@ -10,7 +10,7 @@ TESTS ?= tests
 PYTEST_FLAGS ?=
 
 .PHONY: setup demo test lint format kernels-static cuda-static bench gpu-report asan fuzz-ops broken-images \
-	zero-equality bench-engine kill-test soak coverage pages clean
+	zero-equality bench-engine kill-test soak coverage pages audit clean
 
 setup:
 	@if [ -z "$(PYTHON)" ]; then echo "No Python >= 3.11 found; name one: make setup PYTHON=/path/to/python" >&2; exit 2; fi
@@ -92,6 +92,13 @@ coverage: setup
 		$(BIN)/python -m coverage run -m pytest $(PYTEST_FLAGS) $(TESTS)
 	@$(BIN)/python -m coverage combine --quiet && $(BIN)/python -m coverage json --quiet -o .coverage.json
 	@$(BIN)/python .ci/coverage_page.py .coverage.json; rm -f .coverage .coverage.*
+
+# Known holes in what is installed, by pip-audit from an environment of its own; it asks an advisory database.
+audit: setup
+	@$(PYTHON) -m venv build/audit && build/audit/bin/pip install --quiet pip-audit || \
+		{ echo "audit: pip-audit cannot be installed here, so nothing was checked" >&2; exit 1; }
+	@build/audit/bin/pip-audit --strict --skip-editable --path $$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))') || \
+		{ echo "audit: holes are known, or the advisory database could not tell of every package" >&2; exit 1; }
 
 clean:
 	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .hypothesis .benchmarks .coverage .coverage.*

@@ -119,6 +119,6 @@ def _page(text: str, found: list, content: Callable[[str], bytes], checkpoint: P
     from pixelbert_fast.visualize.found_images import found_page
 
     folder = checkpoint_folder(checkpoint)
-    sizes: Any = PixelBertProcessor.from_pretrained(folder).image_processor
+    sizes: Any = PixelBertProcessor.from_pretrained(folder, trust_remote_code=False).image_processor
     rule = SizeRule(sizes.short_side, sizes.long_side, sizes.size_divisor, sizes.least_side)
     return found_page(text, found, content, rule, PixelBertConfig.from_pretrained(folder), about)

@@ -17,6 +17,7 @@ from typing import Any
 
 from pixelbert_fast.data.blocks import Dropped, no_bars
 from pixelbert_fast.data.build import Plan
+from pixelbert_fast.data.declared_files import check_declared, check_saved, is_plain
 from pixelbert_fast.data.image_files import ImageFolder, Unusable, image_columns
 from pixelbert_fast.data.official import (
     DUPLICATE,
@@ -263,9 +264,13 @@ def _opened(source: str, directory: Path | None, config: str | None) -> dict[str
     saved = directory is not None and any(
         (directory / name).is_file() for name in ("dataset_dict.json", "state.json")
     )
+    if directory is not None and not saved:
+        check_declared(directory)
     try:
         with no_bars():
             found = _saved(directory) if saved else load_dataset(source, config)
+    except UserError:
+        raise
     except Exception as error:  # datasets raises many kinds
         why = str(error).strip().partition("\n")[0] or type(error).__name__
         raise UserError(f"the set {source} cannot be opened: {why}") from error
@@ -280,11 +285,14 @@ def _saved(directory: Path) -> Any:
 
     listed = directory / "dataset_dict.json"
     if not listed.is_file():
+        check_saved(directory)
         return load_from_disk(os.fspath(directory))
-    states = {
-        name: json.loads((directory / name / "state.json").read_text())
-        for name in json.loads(listed.read_text())["splits"]
-    }
+    names = json.loads(listed.read_text())["splits"]
+    for name in names:
+        if not is_plain(name):
+            raise UserError(f"{listed} names {name!r}, which is no folder in {directory}: mend it")
+        check_saved(directory / name)
+    states = {name: json.loads((directory / name / "state.json").read_text()) for name in names}
     return {
         name: load_from_disk(os.fspath(directory / name))
         for name, state in states.items()

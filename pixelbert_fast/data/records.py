@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from pixelbert_fast.data.declared_files import check_saved, is_plain
 from pixelbert_fast.errors import UserError
 
 FORMAT = "pixelbert_fast set"
@@ -124,6 +125,8 @@ def read_card(directory: Path | str) -> dict | None:
         return None
     if card.get("version") == VERSION and not isinstance(card.get("counts"), dict):
         raise UserError(f"{directory}/{CARD} is damaged, it has no counts: build the set again")
+    if card.get("version") == VERSION and not all(map(is_plain, card["counts"])):
+        raise UserError(f"{directory}/{CARD} names a split outside its folder: build the set again")
     if card.get("version") != VERSION:
         raise UserError(
             f"{directory} is a data set of format version {card.get('version')}, this program reads version "
@@ -181,6 +184,7 @@ class BuiltSet:
 def _load(directory: Path):
     from datasets import load_from_disk
 
+    check_saved(directory)
     try:
         return load_from_disk(os.fspath(directory), keep_in_memory=False)
     except Exception as error:  # datasets and pyarrow raise many kinds for a damaged directory

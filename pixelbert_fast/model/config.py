@@ -66,6 +66,15 @@ COUNTS = (
 )
 
 
+# Fields by which transformers chooses code to run.
+_CALLERS_OWN = (
+    "attn_implementation",
+    "_attn_implementation",
+    "experts_implementation",
+    "_experts_implementation",
+)
+
+
 def is_count(value: object, least: int = 1) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= least
 
@@ -181,6 +190,15 @@ class PixelBertConfig(PretrainedConfig):
         self.pad_token_id = pad_token_id
         self.tie_word_embeddings = tie_word_embeddings
         self.check()
+
+    @classmethod
+    def from_dict(cls, config_dict: dict, **options):
+        """As transformers', but for what a file says of how attention is computed, which is left out.
+
+        The name of a hub's kernel would have transformers fetch and run it. A caller may still name one.
+        """
+        stated = {name: value for name, value in config_dict.items() if name not in _CALLERS_OWN}
+        return super().from_dict(stated, **options)
 
     @classmethod
     def preset(cls, name: str, **overrides) -> PixelBertConfig:

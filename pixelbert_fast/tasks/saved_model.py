@@ -56,7 +56,7 @@ def open_saved(
             model, report = kind.from_pretrained(
                 folder, output_loading_info=True, ignore_mismatched_sizes=True
             )
-            processor = PixelBertProcessor.from_pretrained(folder)
+            processor = PixelBertProcessor.from_pretrained(folder, trust_remote_code=False)
     except Exception as error:  # transformers and safetensors raise many kinds
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise UserError(f"{folder} holds no checkpoint that can be used: {reason}") from error

@@ -16,6 +16,10 @@ BASE = "base"
 """The key that names the recipe which a recipe changes."""
 
 
+_MOST_NODES = 100_000
+"""Values in a recipe at most: aliases of aliases would otherwise fill the memory from a few lines."""
+
+
 class Recipe(NamedTuple):
     """A recipe as it was written. `folder`: where its file lies, None for the package's own."""
 
@@ -31,6 +35,8 @@ class _RecipeLoader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[str] = set()
         for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise yaml.YAMLError(f"a key is a list or mapping, line {key.start_mark.line + 1}")
             if key.value in seen:
                 raise yaml.YAMLError(f"the key {key.value!r} is given twice, line {key.start_mark.line + 1}")
             seen.add(key.value)
@@ -146,10 +152,42 @@ def _tree(text: str, origin: str) -> dict[str, Any]:
 def parse(text: str, origin: str) -> Any:
     """What YAML says; UserError naming `origin` where it is none."""
     try:
-        return yaml.load(text, Loader=_RecipeLoader)
-    except yaml.YAMLError as error:
+        return _constructed(_RecipeLoader(text))
+    # What is no date or number raises other errors than YAML's own; deep nesting exhausts the stack.
+    except (
+        yaml.YAMLError,
+        ArithmeticError,
+        AttributeError,
+        LookupError,
+        RecursionError,
+        ValueError,
+    ) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"{origin} is not valid YAML: {reason}") from None
+
+
+def _constructed(loader: _RecipeLoader) -> Any:
+    node = loader.get_single_node()
+    if node is None:
+        return None
+    if _written_out(node, {}) > _MOST_NODES:
+        raise yaml.YAMLError(f"aliases make it more than {_MOST_NODES:,} values")
+    return loader.construct_document(node)
+
+
+def _written_out(node: yaml.Node, known: dict[int, int]) -> int:
+    """How many values a node holds where every alias is replaced by what it stands for."""
+    if isinstance(node, yaml.ScalarNode):
+        return 1
+    if id(node) not in known:
+        known[id(node)] = _MOST_NODES + 1  # of one that holds itself
+        below = [part for pair in node.value for part in pair] if _is_mapping(node) else node.value
+        known[id(node)] = 1 + sum(_written_out(part, known) for part in below)
+    return known[id(node)]
+
+
+def _is_mapping(node: yaml.Node) -> bool:
+    return isinstance(node, yaml.MappingNode)
 
 
 def shown(value: Any) -> str:

@@ -24,7 +24,7 @@ def load_tokenizer(path: str):
         # Not a name the hub could know, so nothing is asked of the network.
         raise UserError(f"there is no tokenizer at {path}: that directory does not exist")
     try:
-        tokenizer = AutoTokenizer.from_pretrained(path)
+        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
     except Exception as error:  # transformers raises many kinds
         raise UserError(f"{path} holds no tokenizer that can be read: {_first_line(error)}") from error
     if tokenizer.mask_token_id is None or tokenizer.pad_token_id is None:

@@ -58,7 +58,7 @@ class BlockStore:
     def matrix(self) -> np.ndarray | None:
         """float32 ``[texts, images]``, mapped into memory; None until it has been put together."""
         path = self.directory / _MATRIX
-        return np.load(path, mmap_mode="r") if path.exists() else None
+        return _loaded(path, mmap_mode="r") if path.exists() else None
 
     def finished(self, number: int) -> bool:
         return self._path(number).exists()
@@ -84,7 +84,7 @@ class BlockStore:
             # A map of a file with holes ends the process by a signal where the disk is full.
             room.reserve(partial, whole.offset + whole.nbytes, again=True)
         for number, block in enumerate(blocks):
-            whole[np.ix_(block.texts, block.images)] = np.load(self._path(number))
+            whole[np.ix_(block.texts, block.images)] = _loaded(self._path(number))
         for text in np.flatnonzero(first != np.arange(len(whole))) if first is not None else ():
             whole[text] = whole[first[text]]
         whole.flush()
@@ -99,6 +99,16 @@ class BlockStore:
 
     def _path(self, number: int) -> Path:
         return self.directory / _BLOCKS / f"{number:07d}.npy"
+
+
+def _loaded(path: Path, **options) -> np.ndarray:
+    try:
+        return np.load(path, allow_pickle=False, **options)
+    except (EOFError, ValueError) as error:
+        raise UserError(
+            f"{path} is not the file of scores that was written here ({error}): "
+            f"remove {path.name} and run it again"
+        ) from error
 
 
 def _read(path: Path) -> dict | None:
