@@ -59,6 +59,10 @@ fuzz-ops: setup
 fuzz-ops-asan: setup
 	@$(BIN)/python .ci/sanitized.py --fuzz 40000
 
+# Random inputs of the processor, the builders and the readers, to docs/results/fuzz-data.md; Ctrl-C, and it goes on.
+fuzz-data: setup
+	@$(BIN)/python -m tests.fuzz_data --report
+
 # 1,000 mutated image files through a build and through runs, to docs/results/broken-images.md.
 broken-images: setup
 	@$(BIN)/python -m tests.broken_images --report

@@ -229,7 +229,7 @@ class PixelBertProcessor(ProcessorMixin):
         """Tokenize one text or a list; options as in `__call__`. Cut texts are marked, and counted."""
         if not isinstance(text, Iterable) or isinstance(text, (bytes, Mapping)):
             raise UserError(f"text is of type {type(text).__name__}: give a string or a list of strings")
-        texts = [text] if isinstance(text, str) else list(text)
+        texts = [text] if isinstance(text, str) else _listed(text)
         for place, entry in enumerate(texts):
             if not isinstance(entry, str):
                 raise UserError(f"text[{place}] is of type {type(entry).__name__}: texts must be strings")
@@ -246,7 +246,7 @@ class PixelBertProcessor(ProcessorMixin):
             raise UserError(f"padding is {padding!r}: it can be True, 'longest' or 'max_length'")
         limit = self.max_text_length if max_length is None else self._checked_length(max_length)
         ids = self._word_pieces(texts, truncation=False)
-        too_long = [truncation and len(pieces) > limit for pieces in ids]
+        too_long = [bool(truncation) and len(pieces) > limit for pieces in ids]
         if any(too_long):
             cut = iter(self._word_pieces([t for t, long in zip(texts, too_long, strict=True) if long], limit))
             ids = [next(cut) if long else pieces for pieces, long in zip(ids, too_long, strict=True)]
@@ -279,6 +279,15 @@ class PixelBertProcessor(ProcessorMixin):
         if isinstance(length, bool) or not isinstance(length, (int, np.integer)) or length < least:
             raise UserError(f"the text length is {length!r}: it must be a whole number of at least {least}")
         return int(length)
+
+
+def _listed(texts: Iterable[Any]) -> list[Any]:
+    try:
+        return list(texts)
+    except TypeError as error:  # an array or tensor without dimensions calls itself iterable
+        raise UserError(
+            f"text is of type {type(texts).__name__} and holds no texts: give a string or a list of strings"
+        ) from error
 
 
 def _many_images(images: Any) -> Sequence[Any]:

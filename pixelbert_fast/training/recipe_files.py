@@ -16,6 +16,10 @@ BASE = "base"
 """The key that names the recipe which a recipe changes."""
 
 
+_DEEPEST, _MOST = 50, 100_000
+"""Of a recipe; a few aliases of aliases can stand for any number of values, and one for itself."""
+
+
 class Recipe(NamedTuple):
     """A recipe as it was written. `folder`: where its file lies, None for the package's own."""
 
@@ -31,6 +35,8 @@ class _RecipeLoader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[str] = set()
         for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise yaml.YAMLError(f"a list or section is no key, line {key.start_mark.line + 1}")
             if key.value in seen:
                 raise yaml.YAMLError(f"the key {key.value!r} is given twice, line {key.start_mark.line + 1}")
             seen.add(key.value)
@@ -146,10 +152,30 @@ def _tree(text: str, origin: str) -> dict[str, Any]:
 def parse(text: str, origin: str) -> Any:
     """What YAML says; UserError naming `origin` where it is none."""
     try:
-        return yaml.load(text, Loader=_RecipeLoader)
+        tree = yaml.load(text, Loader=_RecipeLoader)
     except yaml.YAMLError as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"{origin} is not valid YAML: {reason}") from None
+        raise UserError(f"{origin} is not valid YAML: {' '.join(str(error).split())}") from None
+    except Exception as error:  # of values that their tag does not fit, PyYAML raises nearly everything
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise UserError(f"{origin} has a value in it that YAML cannot read: {reason}") from None
+    _check_extent(tree, origin)
+    return tree
+
+
+def _check_extent(tree: Any, origin: str) -> None:
+    """Raises UserError for what goes too deep, or is too much with every alias written out."""
+    left, found = [(tree, 0)], 0
+    while left:
+        node, depth = left.pop()
+        found += 1
+        if depth > _DEEPEST or found > _MOST:
+            raise UserError(
+                f"{origin} is no recipe: its sections are more than {_DEEPEST} deep or hold more"
+                f" than {_MOST:,} values"
+            )
+        below = [*node, *node.values()] if isinstance(node, dict) else node
+        if isinstance(below, (list, tuple, set)):
+            left += [(one, depth + 1) for one in below]
 
 
 def shown(value: Any) -> str:

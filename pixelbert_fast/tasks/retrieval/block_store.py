@@ -104,7 +104,7 @@ class BlockStore:
 def _read(path: Path) -> dict | None:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:  # what a power cut can leave
+    except (ValueError, RecursionError):  # what a power cut can leave
         return None
 
 
