@@ -79,6 +79,14 @@ def test_truncation_may_be_none() -> None:
     assert found["input_ids"].shape[1] == 62
 
 
+@pytest.mark.parametrize(
+    "options", [{"size_divisor": 2**31}, {"short_side": 2**20, "long_side": 2**20}, {"size_divisor": 9600}]
+)
+def test_an_image_does_not_become_a_huge_one(options: dict) -> None:
+    with at_most(5), pytest.raises(UserError, match=r"an image would become .* more than 89,478,485"):
+        fuzzed_inputs.PROCESSOR(images=picture(1), **options)
+
+
 def test_a_view_with_steps_is_an_image() -> None:
     content = picture(1)
     steps = memoryview(b"".join(bytes([one, 0]) for one in content))[::2]

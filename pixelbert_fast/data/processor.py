@@ -13,7 +13,7 @@ from transformers.image_processing_utils import BaseImageProcessor
 from transformers.processing_utils import ProcessorMixin
 
 from ..errors import UserError, nearest
-from .images import to_rgb
+from .images import MAX_PIXELS, to_rgb
 from .resizing import check_size_options, resize, target_size
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -84,6 +84,11 @@ class PixelBertImageProcessor(BaseImageProcessor):
         rgb = to_rgb(image)
         rule = self.short_side, self.long_side, self.size_divisor, self.least_side
         size = target_size(*rgb.shape[:2], *rule)
+        if size[0] * size[1] > MAX_PIXELS:
+            raise UserError(
+                f"an image would become {size[0]} x {size[1]} pixels, more than {MAX_PIXELS:,}: lower "
+                "short_side, long_side or size_divisor"
+            )
         rgb = resize(rgb, size)
         values = np.empty((3, *size), dtype=np.float32)
         for channel, (mean, std) in enumerate(zip(self.image_mean, self.image_std, strict=True)):
