@@ -59,7 +59,7 @@ fuzz-ops: setup
 fuzz-ops-asan: setup
 	@$(BIN)/python .ci/sanitized.py --fuzz 40000
 
-# 30,000 random inputs of the processor, the builders and the readers, to docs/results/fuzz-data.md; Ctrl-C, and it goes on.
+# 10,000 random inputs of the processor, the builders and the readers, to docs/results/fuzz-data.md; Ctrl-C, and it goes on.
 fuzz-data: setup
 	@$(BIN)/python -m tests.fuzz_data --report
 

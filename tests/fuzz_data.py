@@ -1,6 +1,6 @@
 """Gives the processor, the builders and all that reads files what no one would, and judges each outcome.
 
-    python -m tests.fuzz_data [--cases 30000] [--seed 0] [--only TARGET] [--report]
+    python -m tests.fuzz_data [--cases 10000] [--seed 0] [--only TARGET] [--report]
 
 Right is that it works, and then what comes of it is checked, or one sentence of `errors.UserError`: no other
 error, no half set left as if it were whole, no entry lost without a word, and nothing that takes over 20 s.
@@ -112,7 +112,7 @@ def chosen(targets: Sequence[Target], only: str | None) -> list[Target]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--cases", type=int, default=30_000)
+    parser.add_argument("--cases", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=0, help="of the first batch; the next have the next")
     parser.add_argument("--only", help="targets whose name holds this")
     parser.add_argument("--again", action="store_true", help="forget an interrupted run")
