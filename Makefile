@@ -9,8 +9,8 @@ BIN := .venv/bin
 TESTS ?= tests
 PYTEST_FLAGS ?=
 
-.PHONY: setup demo test lint format kernels-static cuda-static bench gpu-report asan fuzz-ops broken-images \
-	zero-equality bench-engine kill-test soak coverage pages audit clean
+.PHONY: setup demo test lint format kernels-static cuda-static bench gpu-report asan fuzz-ops \
+	fuzz-ops-asan fuzz-data broken-images zero-equality bench-engine kill-test soak coverage pages audit clean
 
 setup:
 	@if [ -z "$(PYTHON)" ]; then echo "No Python >= 3.11 found; name one: make setup PYTHON=/path/to/python" >&2; exit 2; fi
@@ -59,6 +59,14 @@ gpu-report:
 # 100,000 random calls of the ops, to docs/results/fuzz-ops.md; Ctrl-C, and the same command goes on.
 fuzz-ops: setup
 	@$(BIN)/python tests/fuzz_ops.py --report
+
+# 40,000 others with kernels built to report bad reads, writes and arithmetic, to docs/results/fuzz-ops-asan.md.
+fuzz-ops-asan: setup
+	@$(BIN)/python .ci/sanitized.py --fuzz 40000
+
+# 10,000 random inputs of the processor, the builders and the readers, to docs/results/fuzz-data.md; Ctrl-C, and it goes on.
+fuzz-data: setup
+	@$(BIN)/python -m tests.fuzz_data --report
 
 # 1,000 mutated image files through a build and through runs, to docs/results/broken-images.md.
 broken-images: setup

@@ -1,5 +1,8 @@
 """`make asan`: build the C++ kernels with sanitisers of addresses and arithmetic, and run their tests.
 
+`make fuzz-ops-asan` (`--fuzz CALLS`) makes that many random calls of them in place of the tests, and writes
+docs/results/fuzz-ops-asan.md; interrupted, it goes on later.
+
 What is built and run is a copy of the checkout in `build/asan`, whose library is the sanitised one; the
 installed library stays as it is. Any report of a sanitiser ends the run with an error. It needs gcc with its
 libasan, as on Linux.
@@ -7,6 +10,7 @@ libasan, as on Linux.
 
 from __future__ import annotations
 
+import argparse
 import os
 import shutil
 import subprocess
@@ -29,11 +33,17 @@ TESTS = (
     "test_resize_picture.py",
 )
 FUZZED_CALLS = 10_000
+# Other calls than those of `make fuzz-ops`.
+FIRST_SEED = 10_000
+PAGE = Path("docs", "results", "fuzz-ops-asan.md")
 SANITIZERS = "-fsanitize=address,undefined"
 FLAGS = f"{SANITIZERS} -fno-sanitize-recover=all -fno-omit-frame-pointer -g"
 
 
 def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--fuzz", type=int, metavar="CALLS", help="random calls in place of the tests")
+    options, for_pytest = parser.parse_known_args()
     start = time.monotonic()
     compiler = os.environ.get("CXX", "c++")
     # The second because the first, when it is loaded, looks for the functions that throw exceptions.
@@ -62,11 +72,17 @@ def main() -> int:
         "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "2"),
     }
     # A report goes to the process's own stderr, which pytest would otherwise keep and lose with the process.
-    pytest = ["-m", "pytest", "--capture=sys", "-q", "-rs", "-p", "no:cacheprovider", *sys.argv[1:], *tests]
-    fuzz = ["tests/fuzz_ops.py", "--again", "--calls", str(FUZZED_CALLS)]
+    pytest = ["-m", "pytest", "--capture=sys", "-q", "-rs", "-p", "no:cacheprovider", *for_pytest, *tests]
+    fuzz = ["tests/fuzz_ops.py", "--sanitized"]
+    if options.fuzz is None:
+        runs = [pytest, [*fuzz, "--again", "--calls", str(FUZZED_CALLS)]]
+    else:
+        runs = [[*fuzz, "--report", "--calls", str(options.fuzz), "--seed", str(FIRST_SEED)]]
     status = 0
-    for arguments in (pytest, fuzz):
+    for arguments in runs:
         status = status or subprocess.run([sys.executable, *arguments], cwd=COPY, env=run).returncode
+    if status == 0 and options.fuzz is not None:
+        shutil.copy2(COPY / PAGE, ROOT / PAGE)
     print(f"asan: {'no report' if status == 0 else 'FAILED'}, {time.monotonic() - start:.0f} s", flush=True)
     return status
 
@@ -100,4 +116,7 @@ def has_sanitizer(package: Path) -> bool:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -3,19 +3,40 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 
+LONGEST = 1000
+"""Letters of a message, which may quote what a user gave: of a longer one the middle is left out."""
 
-class UserError(Exception):
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+
+
+class _Told(Exception):
+    """Its message is one line of at most LONGEST letters, none of which moves a terminal's cursor."""
+
+    def __init__(self, message: str):
+        super().__init__(as_line(message))
+
+
+class UserError(_Told):
     """A mistake of the user's: one sentence saying what is wrong, where, and what to do. Exit status 2."""
 
 
-class RunError(Exception):
+class RunError(_Told):
     """Something failed that was asked for correctly: one sentence saying what. Exit status 1."""
 
 
 class Stopped(Exception):
     """Ctrl-C; the message says how to go on. Exit status 130."""
+
+
+def as_line(message: str) -> str:
+    """`message` as one short line: line ends become spaces, other control characters are written out."""
+    line = re.sub(r"\s*[\r\n]+\s*", " ", message).strip()
+    line = _CONTROL.sub(lambda found: repr(found[0])[1:-1], line)
+    end = LONGEST // 4  # says what to do
+    return line if len(line) <= LONGEST else f"{line[: LONGEST - end - 5]} ... {line[-end:]}"
 
 
 def nearest(word: str, known: Iterable[str]) -> str | None:

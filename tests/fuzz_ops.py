@@ -5,7 +5,8 @@
 Right is a result equal to the reference's, gradients included, or an error of Python that begins with the
 op's name. Anything else ends the run with the smallest call that shows it. Calls come in batches, each from a
 seed of its own; an interrupted run goes on after its last whole batch, and `--again` begins anew. `--report`
-writes docs/results/fuzz-ops.md.
+writes docs/results/fuzz-ops.md. `--sanitized` refuses to run without the library of .ci/sanitized.py,
+and keeps a state and a page of its own.
 """
 
 from __future__ import annotations
@@ -33,8 +34,8 @@ from pixelbert_fast.ops import backends  # noqa: E402
 from tests.fuzzed_calls import Call, calls  # noqa: E402
 
 BATCH = 1000
-STATE = ROOT / "build" / "fuzz-ops.json"
-REPORT = ROOT / "docs" / "results" / "fuzz-ops.md"
+STATES = ROOT / "build"
+REPORTS = ROOT / "docs" / "results"
 ERRORS = (TypeError, ValueError, IndexError, ops.BackendError)
 LONGEST_MESSAGE = 400
 
@@ -163,12 +164,16 @@ def main() -> int:
     parser.add_argument("--calls", type=int, default=100_000)
     parser.add_argument("--seed", type=int, default=0, help="of the first batch; the next have the next")
     parser.add_argument("--again", action="store_true", help="forget an interrupted run")
-    parser.add_argument("--report", action="store_true", help=f"write {REPORT.relative_to(ROOT)}")
+    parser.add_argument("--report", action="store_true", help="write docs/results/fuzz-ops.md")
+    parser.add_argument("--sanitized", action="store_true", help="under AddressSanitizer and UBSan")
     options = parser.parse_args()
+    if options.sanitized and not library_is_sanitized():
+        parser.error("the library is not the sanitised one: run `make fuzz-ops-asan`")
+    name = "fuzz-ops-asan" if options.sanitized else "fuzz-ops"
+    state_file, report_file = STATES / f"{name}-{options.seed}.json", REPORTS / f"{name}.md"
     state = {"seed": options.seed, "batches": 0, "seconds": 0.0, "counted": {}}
-    if STATE.is_file() and not options.again:
-        stored = json.loads(STATE.read_text(encoding="utf-8"))
-        state = stored if stored["seed"] == options.seed else state
+    if state_file.is_file() and not options.again:
+        state = json.loads(state_file.read_text(encoding="utf-8"))
     counted, batches = Counter(state["counted"]), -(-options.calls // BATCH)
     if state["batches"]:
         print(f"going on after {counted.total()} calls; --again begins anew", flush=True)
@@ -180,22 +185,33 @@ def main() -> int:
             print(f"interrupted after {counted.total()} calls; the same command goes on from there")
             return 130
         state |= {"batches": number + 1, "seconds": state["seconds"] + time.monotonic() - start}
-        STATE.parent.mkdir(exist_ok=True)
-        STATE.write_text(json.dumps(state | {"counted": dict(counted)}), encoding="utf-8")
+        state_file.parent.mkdir(exist_ok=True)
+        beside = state_file.with_suffix(".new")
+        beside.write_text(json.dumps(state | {"counted": dict(counted)}), encoding="utf-8")
+        beside.replace(state_file)  # a kill leaves the old one or the new one
         print(f"{counted.total()} calls, seed {options.seed + number}, {state['seconds']:.0f} s", flush=True)
-    lines = summary(counted, state)
+    lines = summary(counted, state, name)
     print("\n".join(lines))
     if options.report:
-        REPORT.write_text("\n".join(["# Random calls of the ops", "", *lines]) + "\n", encoding="utf-8")
+        title = "# Random calls of the ops" + (", under the sanitisers" if options.sanitized else "")
+        report_file.parent.mkdir(parents=True, exist_ok=True)
+        report_file.write_text("\n".join([title, "", *lines]) + "\n", encoding="utf-8")
     return 0
 
 
-def summary(counted: Counter[str], state: dict) -> list[str]:
-    """The outcomes as a table, with what they came from."""
+def library_is_sanitized() -> bool:
+    """Whether the C++ kernels that are loaded here report bad accesses."""
+    package = Path(ops.__file__).resolve().parent.parent
+    libraries = [path.read_bytes() for path in package.glob("_C.*.so")]
+    return len(libraries) == 1 and all(sign in libraries[0] for sign in (b"__asan_init", b"__ubsan_handle"))
+
+
+def summary(counted: Counter[str], state: dict, name: str) -> list[str]:
+    """The outcomes as a table, with what they came from; `name`: of the make target."""
     outcomes = ["result", *(error.__name__ for error in ERRORS)]
     last = state["seed"] + state["batches"] - 1
     lines = [
-        f"{counted.total():,} calls by `make fuzz-ops`, seeds {state['seed']} to {last}, in"
+        f"{counted.total():,} calls by `make {name}`, seeds {state['seed']} to {last}, in"
         f" {state['seconds']:.0f} s. Every one ended in a",
         "result equal to the reference's, gradients included, or in an error of Python whose message begins",
         "with the op's name.",
@@ -210,6 +226,13 @@ def summary(counted: Counter[str], state: dict) -> list[str]:
         for name in backends.BACKENDS
         if backends.why_not(name, "pool_gather", "cpu", torch.float32) is None
     ]
+    if name == "fuzz-ops-asan":
+        lines += [
+            "",
+            "The C++ kernels were built with `-fsanitize=address,undefined -fno-sanitize-recover=all`,",
+            "so that any bad read, write or arithmetic ends the run: there was no report. CUDA's",
+            "compute-sanitizer (memcheck, racecheck, initcheck): not measured, no GPU could be reached.",
+        ]
     return [
         *lines,
         "",

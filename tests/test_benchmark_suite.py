@@ -212,7 +212,15 @@ def test_a_stopped_run_leaves_neither_its_stage_nor_scratch(
     script: Path, tmp_path: Path, number: signal.Signals
 ) -> None:
     command = [sys.executable, str(script), "--output", str(tmp_path), "--threads", "1", "--only", "hanging"]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
+
+    def heed() -> None:
+        signal.signal(
+            signal.SIGINT, signal.SIG_DFL
+        )  # a shell lets what it starts in the background ignore it
+
+    with subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, preexec_fn=heed
+    ) as process:
         until = time.monotonic() + 60
         while not list(tmp_path.glob(".*.json")) and time.monotonic() < until:
             time.sleep(0.05)

@@ -45,11 +45,15 @@ class Block:
         return directory / f"{self.split}-{self.start:09d}.json"
 
     def done(self, directory: Path) -> bool:
-        """Whether both files are whole: a machine that loses its power may keep their names alone."""
+        """Whether both files are whole: a machine that loses its power may keep names and lengths alone."""
         try:
             told = json.loads(self.summary(directory).read_text())
-            return not told["rows"] or self.arrow(directory).stat().st_size == told["bytes"]
-        except (FileNotFoundError, ValueError, KeyError):
+            gone = {entry["index"] for entry in told["dropped"] if entry.keys() == {"index", "key", "why"}}
+            mine = range(self.start, self.start + len(self.specs))
+            if not gone <= set(mine) or told["rows"] != len(self.specs) - len(gone):
+                return False
+            return not told["rows"] or _sha256(self.arrow(directory)) == told["sha256"]
+        except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return False
 
     def dropped(self, directory: Path) -> list[dict]:
@@ -148,10 +152,17 @@ def write_block(builder: Any, block: Block, directory: Path) -> int:
                 arrow.write(record)
     path = block.summary(directory)
     beside = path.with_name(path.name + ".new")
-    size = block.arrow(directory).stat().st_size if arrow.rows else 0
-    beside.write_text(json.dumps({"rows": arrow.rows, "bytes": size, "dropped": dropped}))
+    told = {"rows": arrow.rows, "dropped": dropped}
+    if arrow.rows:
+        told["sha256"] = _sha256(block.arrow(directory))
+    beside.write_text(json.dumps(told))
     os.replace(beside, path)
     return len(block.specs)
+
+
+def _sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 class _ArrowFile:

@@ -209,9 +209,9 @@ def _claimed(partial: Path, identity: dict, block: int, out: Path) -> Iterator[i
         path = partial / "identity.json"
         try:
             there = json.loads(path.read_text()) if path.exists() else None
-        except ValueError:
+        except (ValueError, RecursionError):
             there = None
-        if there is None:
+        if not isinstance(there, dict) or not _is_size(there.get("block")):
             # Blocks of which nobody knows any more what they are of.
             _empty(partial)
             there = {**identity, "block": block}
@@ -224,6 +224,10 @@ def _claimed(partial: Path, identity: dict, block: int, out: Path) -> Iterator[i
                 f"{partial} holds an unfinished build of another data set: delete it or build elsewhere"
             )
         yield block
+
+
+def _is_size(block: Any) -> bool:
+    return isinstance(block, int) and not isinstance(block, bool) and block >= 1
 
 
 def _clear_away(partial: Path) -> None:

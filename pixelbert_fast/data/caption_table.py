@@ -1,13 +1,12 @@
 """Tables of captions: .csv, .tsv and .jsonl files read a row at a time, each row with its place."""
 
 import csv
-import json
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from pixelbert_fast.data.json_stream import MAX_ELEMENT, packed
+from pixelbert_fast.data.json_stream import MAX_ELEMENT, packed, value_of
 from pixelbert_fast.errors import UserError
 
 _DELIMITERS = {".csv": ",", ".tsv": "\t"}
@@ -31,7 +30,7 @@ class CaptionTable:
     def names(self) -> list[str]:
         """The names of the columns; of JSONL, the members of the first line."""
         for _, _, row in self.rows():
-            return list(row)
+            return [name for name in row if name is not None]
         raise UserError(f"{self.path} has no row: give a file with captions")
 
     def rows(self) -> Iterator[tuple[int, int, dict]]:
@@ -44,7 +43,7 @@ class CaptionTable:
     def row(self, content: bytes) -> dict:
         """The columns of a row's bytes. Raises ValueError where it has none."""
         if self._delimiter is None:
-            row = json.loads(content)
+            row = value_of(content)
         else:
             # Cut as the file was: str.splitlines would cut at other signs too.
             lines = (line + "\n" for line in content.decode().split("\n"))
@@ -61,7 +60,7 @@ class CaptionTable:
             number += 1
             try:
                 yield number, packed(start, len(line)), self.row(line)
-            except (ValueError, RecursionError):
+            except ValueError:
                 raise UserError(f"{self.path}: row {number:,} is not a JSON object in UTF-8") from None
 
     def _csv(self, file: Any) -> Iterator[tuple[int, int, dict]]:

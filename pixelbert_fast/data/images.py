@@ -63,7 +63,8 @@ def to_rgb(image: Any, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     if isinstance(image, Image.Image):
         return _from_pil(image, f"a PIL image of mode {image.mode}", max_pixels)
     if isinstance(image, (bytes, bytearray, memoryview)):
-        return _from_file(io.BytesIO(image), _encoded_name(image), max_pixels)
+        content = bytes(image)  # a view with steps between its bytes has no buffer to read from
+        return _from_file(io.BytesIO(content), _encoded_name(content), max_pixels)
     if isinstance(image, (str, os.PathLike)):
         return _from_path(image, max_pixels)
     torch = sys.modules.get("torch")  # a tensor cannot exist unless torch was imported

@@ -109,7 +109,10 @@ def read_element(file: BinaryIO, start: int, length: int) -> Any:
 
 def value_of(content: bytes) -> Any:
     """The value of one element's bytes. Raises ValueError where they are not as they were."""
-    return json.loads(content.decode())
+    try:
+        return json.loads(content.decode())
+    except RecursionError as error:  # the deeper the caller, the sooner
+        raise ValueError("lists in lists, too deep to be read") from error
 
 
 class _Reader:
@@ -186,7 +189,7 @@ class _Reader:
         text = self._text[self._at : end]
         if not text.isascii():
             try:
-                value = json.loads(text.encode("latin-1").decode())
+                value = value_of(text.encode("latin-1"))
             except ValueError:
                 raise self.broken() from None
         element = Element(value, self._offset + self._at, end - self._at)

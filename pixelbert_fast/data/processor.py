@@ -13,7 +13,7 @@ from transformers.image_processing_utils import BaseImageProcessor
 from transformers.processing_utils import ProcessorMixin
 
 from ..errors import UserError, nearest
-from .images import to_rgb
+from .images import MAX_PIXELS, to_rgb
 from .resizing import check_size_options, resize, target_size
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -84,6 +84,11 @@ class PixelBertImageProcessor(BaseImageProcessor):
         rgb = to_rgb(image)
         rule = self.short_side, self.long_side, self.size_divisor, self.least_side
         size = target_size(*rgb.shape[:2], *rule)
+        if size[0] * size[1] > MAX_PIXELS:
+            raise UserError(
+                f"an image would become {size[0]} x {size[1]} pixels, more than {MAX_PIXELS:,}: lower "
+                "short_side, long_side or size_divisor"
+            )
         rgb = resize(rgb, size)
         values = np.empty((3, *size), dtype=np.float32)
         for channel, (mean, std) in enumerate(zip(self.image_mean, self.image_std, strict=True)):
@@ -229,7 +234,7 @@ class PixelBertProcessor(ProcessorMixin):
         """Tokenize one text or a list; options as in `__call__`. Cut texts are marked, and counted."""
         if not isinstance(text, Iterable) or isinstance(text, (bytes, Mapping)):
             raise UserError(f"text is of type {type(text).__name__}: give a string or a list of strings")
-        texts = [text] if isinstance(text, str) else list(text)
+        texts = [text] if isinstance(text, str) else _listed(text)
         for place, entry in enumerate(texts):
             if not isinstance(entry, str):
                 raise UserError(f"text[{place}] is of type {type(entry).__name__}: texts must be strings")
@@ -246,7 +251,7 @@ class PixelBertProcessor(ProcessorMixin):
             raise UserError(f"padding is {padding!r}: it can be True, 'longest' or 'max_length'")
         limit = self.max_text_length if max_length is None else self._checked_length(max_length)
         ids = self._word_pieces(texts, truncation=False)
-        too_long = [truncation and len(pieces) > limit for pieces in ids]
+        too_long = [bool(truncation) and len(pieces) > limit for pieces in ids]
         if any(too_long):
             cut = iter(self._word_pieces([t for t, long in zip(texts, too_long, strict=True) if long], limit))
             ids = [next(cut) if long else pieces for pieces, long in zip(ids, too_long, strict=True)]
@@ -279,6 +284,15 @@ class PixelBertProcessor(ProcessorMixin):
         if isinstance(length, bool) or not isinstance(length, (int, np.integer)) or length < least:
             raise UserError(f"the text length is {length!r}: it must be a whole number of at least {least}")
         return int(length)
+
+
+def _listed(texts: Iterable[Any]) -> list[Any]:
+    try:
+        return list(texts)
+    except TypeError as error:  # an array or tensor without dimensions calls itself iterable
+        raise UserError(
+            f"text is of type {type(texts).__name__} and holds no texts: give a string or a list of strings"
+        ) from error
 
 
 def _many_images(images: Any) -> Sequence[Any]:

@@ -119,7 +119,7 @@ def read_card(directory: Path | str) -> dict | None:
     """
     try:
         card = json.loads(Path(directory, CARD).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     if not isinstance(card, dict) or card.get("format") != FORMAT:
         return None
@@ -186,7 +186,10 @@ def _load(directory: Path):
 
     check_saved(directory)
     try:
-        return load_from_disk(os.fspath(directory), keep_in_memory=False)
+        split = load_from_disk(os.fspath(directory), keep_in_memory=False)
+        # A place outside the file would end the process when it is read. Images themselves are not read.
+        split.data.table.validate(full=True)
+        return split
     except Exception as error:  # datasets and pyarrow raise many kinds for a damaged directory
         raise UserError(f"{directory} cannot be read ({error}): build the set again") from error
 

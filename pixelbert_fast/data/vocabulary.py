@@ -17,6 +17,9 @@ from pixelbert_fast.errors import UserError
 if TYPE_CHECKING:
     from transformers import BertTokenizerFast
 
+LONGEST_WORD = 100
+"""In letters: BERT's tokenizer reads longer ones as unknown whatever the vocabulary."""
+
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 
@@ -25,8 +28,8 @@ def train_wordpiece(texts: Iterable[str], size: int) -> "BertTokenizerFast":
     included) on `texts`.
 
     The tokenizer is an ordinary transformers BERT tokenizer: `[CLS] text [SEP]`, `save_pretrained`. Where
-    `size` allows, every word of the texts becomes one token. The same texts, in any order, give the same
-    tokenizer.
+    `size` allows, every word of the texts of at most LONGEST_WORD letters becomes one token. The same texts,
+    in any order, give the same tokenizer.
 
     Raises UserError when the texts hold no word, or `size` does not even hold the special tokens and the
     letters.
@@ -59,7 +62,8 @@ def _count_words(texts: Iterable[str]) -> Counter:
     words: Counter = Counter()
     for text, times in Counter(texts).items():
         for word, _ in splitter.pre_tokenize_str(normalizer.normalize_str(text)):
-            words[word] += times
+            if len(word) <= LONGEST_WORD:
+                words[word] += times
     return words
 
 

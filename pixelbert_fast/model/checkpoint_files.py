@@ -86,14 +86,17 @@ def _read_directory(directory: Path) -> Checkpoint:
 
 
 def _shards(index: Path) -> list[Path]:
-    names = _read_json(index).get("weight_map", {}).values()
+    named = _read_json(index).get("weight_map")
+    names = named.values() if isinstance(named, dict) else ()
+    if not names or not all(isinstance(name, str) and Path(name).name for name in names):
+        raise UserError(f"{index} does not say in its weight_map which file has which weight: give it whole")
     return [index.parent / Path(name).name for name in sorted(set(names))]
 
 
 def _read_json(file: Path) -> dict[str, Any]:
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{file} cannot be read as JSON: {error}") from error
     if not isinstance(content, dict):
         raise UserError(f"{file} does not hold a JSON object: it is not a transformers file")

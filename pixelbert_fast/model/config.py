@@ -66,6 +66,7 @@ COUNTS = (
 )
 
 
+<<<<<<< HEAD
 # Fields by which transformers chooses code to run.
 _CALLERS_OWN = (
     "attn_implementation",
@@ -73,6 +74,18 @@ _CALLERS_OWN = (
     "experts_implementation",
     "_experts_implementation",
 )
+=======
+# Fields that are any number from 0 to so much.
+NUMBERS = {
+    "hidden_dropout_prob": 1,
+    "attention_probs_dropout_prob": 1,
+    "layer_norm_eps": 1,
+    "initializer_range": 100,
+}
+
+MOST, MOST_LAYERS = 1 << 24, 1000
+"""A file with more is damaged, and building its model would not end."""
+>>>>>>> nine-fuzz
 
 
 def is_count(value: object, least: int = 1) -> bool:
@@ -226,8 +239,15 @@ class PixelBertConfig(PretrainedConfig):
             if value not in choices:
                 raise ValueError(f"{field} must be one of {', '.join(map(str, choices))}, got {value!r}")
         for field in COUNTS:
-            if not is_count(getattr(self, field)):
-                raise ValueError(f"{field} must be an integer of at least 1, got {getattr(self, field)!r}")
+            if not is_count(value := getattr(self, field)):
+                raise ValueError(f"{field} must be an integer of at least 1, got {value!r}")
+            most = MOST_LAYERS if field == "num_hidden_layers" else MOST
+            if value > most:
+                raise ValueError(f"{field} must be at most {most:,}, got {value}")
+        for field, most in NUMBERS.items():
+            value = getattr(self, field)
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= most:
+                raise ValueError(f"{field} must be a number from 0 to {most}, got {value!r}")
         if self.hidden_size % self.num_attention_heads:
             raise ValueError(
                 f"hidden_size must be a multiple of num_attention_heads, got {self.hidden_size} "
@@ -242,7 +262,9 @@ class PixelBertConfig(PretrainedConfig):
             raise ValueError(f"sampled_fine_tuning must be True or False, got {self.sampled_fine_tuning!r}")
         depths = self.backbone_depths
         if depths is not None and not (
-            isinstance(depths, (list, tuple)) and len(depths) == 4 and all(is_count(d) for d in depths)
+            isinstance(depths, (list, tuple))
+            and len(depths) == 4
+            and all(is_count(d) and d <= MOST_LAYERS for d in depths)
         ):
             raise ValueError(f"backbone_depths must be four integers of at least 1, or None, got {depths!r}")
         if not is_count(self.frozen_stages, 0) or self.frozen_stages > 4:

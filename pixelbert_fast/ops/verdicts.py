@@ -106,7 +106,7 @@ def _read() -> dict[str, dict[str, str]]:
         }
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         _logger.debug("%s is ignored, it cannot be read: %s", file(), error)
         return {}
 

@@ -30,7 +30,7 @@ def trained_blank(path: str | Path) -> bool:
         try:
             told = json.loads((folder / "run.json").read_text(encoding="utf-8"))
             return bool(told["config"]["start"]["text_only"])
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
             continue
     return False
 

@@ -58,5 +58,5 @@ class BestCheckpoint:
         try:
             record = json.loads((self._folder / _RECORD).read_text(encoding="utf-8"))
             return record["value"] if record["metric"] == self._metric else None
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
             return None

@@ -145,11 +145,14 @@ class RunFolder:
     def metrics(self) -> dict[str, Any]:
         """The finished run's `metrics.json`."""
         try:
-            return json.loads(self.metrics_file.read_text(encoding="utf-8"))
-        except ValueError as error:
+            metrics = json.loads(self.metrics_file.read_text(encoding="utf-8"))
+            if not isinstance(metrics, dict):
+                raise ValueError("it holds no metrics")
+        except (ValueError, RecursionError) as error:
             raise UserError(
                 f"{self.metrics_file} is damaged ({error}); run again with --resume never"
             ) from None
+        return metrics
 
     def started_from(self, config: RunConfig) -> RunConfig:
         """`config` with what its start's recipes gave here, as files, in the place of the recipes."""
@@ -168,7 +171,7 @@ class RunFolder:
             return None
         try:
             found = json.loads(file.read_text(encoding="utf-8"))["config"]
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             raise UserError(
                 f"{file} is damaged; remove the folder {self.path} or choose another output=FOLDER"
             ) from None

@@ -16,8 +16,8 @@ BASE = "base"
 """The key that names the recipe which a recipe changes."""
 
 
-_MOST_NODES = 100_000
-"""Values in a recipe at most: aliases of aliases would otherwise fill the memory from a few lines."""
+_DEEPEST, _MOST = 50, 100_000
+"""Of a recipe; a few aliases of aliases can stand for any number of values, and one for itself."""
 
 
 class Recipe(NamedTuple):
@@ -36,7 +36,7 @@ class _RecipeLoader(yaml.SafeLoader):
         seen: set[str] = set()
         for key, _ in node.value:
             if not isinstance(key, yaml.ScalarNode):
-                raise yaml.YAMLError(f"a key is a list or mapping, line {key.start_mark.line + 1}")
+                raise yaml.YAMLError(f"a list or section is no key, line {key.start_mark.line + 1}")
             if key.value in seen:
                 raise yaml.YAMLError(f"the key {key.value!r} is given twice, line {key.start_mark.line + 1}")
             seen.add(key.value)
@@ -152,42 +152,30 @@ def _tree(text: str, origin: str) -> dict[str, Any]:
 def parse(text: str, origin: str) -> Any:
     """What YAML says; UserError naming `origin` where it is none."""
     try:
-        return _constructed(_RecipeLoader(text))
-    # What is no date or number raises other errors than YAML's own; deep nesting exhausts the stack.
-    except (
-        yaml.YAMLError,
-        ArithmeticError,
-        AttributeError,
-        LookupError,
-        RecursionError,
-        ValueError,
-    ) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"{origin} is not valid YAML: {reason}") from None
+        tree = yaml.load(text, Loader=_RecipeLoader)
+    except yaml.YAMLError as error:
+        raise UserError(f"{origin} is not valid YAML: {' '.join(str(error).split())}") from None
+    except Exception as error:  # of values that their tag does not fit, PyYAML raises nearly everything
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise UserError(f"{origin} has a value in it that YAML cannot read: {reason}") from None
+    _check_extent(tree, origin)
+    return tree
 
 
-def _constructed(loader: _RecipeLoader) -> Any:
-    node = loader.get_single_node()
-    if node is None:
-        return None
-    if _written_out(node, {}) > _MOST_NODES:
-        raise yaml.YAMLError(f"aliases make it more than {_MOST_NODES:,} values")
-    return loader.construct_document(node)
-
-
-def _written_out(node: yaml.Node, known: dict[int, int]) -> int:
-    """How many values a node holds where every alias is replaced by what it stands for."""
-    if isinstance(node, yaml.ScalarNode):
-        return 1
-    if id(node) not in known:
-        known[id(node)] = _MOST_NODES + 1  # of one that holds itself
-        below = [part for pair in node.value for part in pair] if _is_mapping(node) else node.value
-        known[id(node)] = 1 + sum(_written_out(part, known) for part in below)
-    return known[id(node)]
-
-
-def _is_mapping(node: yaml.Node) -> bool:
-    return isinstance(node, yaml.MappingNode)
+def _check_extent(tree: Any, origin: str) -> None:
+    """Raises UserError for what goes too deep, or is too much with every alias written out."""
+    left, found = [(tree, 0)], 0
+    while left:
+        node, depth = left.pop()
+        found += 1
+        if depth > _DEEPEST or found > _MOST:
+            raise UserError(
+                f"{origin} is no recipe: its sections are more than {_DEEPEST} deep or hold more"
+                f" than {_MOST:,} values"
+            )
+        below = [*node, *node.values()] if isinstance(node, dict) else node
+        if isinstance(below, (list, tuple, set)):
+            left += [(one, depth + 1) for one in below]
 
 
 def shown(value: Any) -> str:

@@ -16,6 +16,7 @@ from pixelbert_fast.training.recipe_files import BASE, Recipe, merged, parse, re
 __all__ = ["DEFAULT_RECIPE", "as_yaml", "load_config", "recipe_names"]
 
 DEFAULT_RECIPE = "demo"
+_DEEPEST = 20
 _COMMAND_LINE = "the command line"
 
 
@@ -62,7 +63,7 @@ def override(tree: dict[str, Any], text: str, given_in: str = _COMMAND_LINE) -> 
     on = f"on {given_in}" if given_in == _COMMAND_LINE else f"in {given_in}"
     key, equals, value = text.partition("=")
     key = key.strip()
-    if not equals or not key or not all(key.split(".")):
+    if not equals or not key or not all(key.split(".")) or key.count(".") > _DEEPEST:
         raise UserError(f"{text!r} {on} is not understood; an override is written key.path=value")
     if key == BASE:
         raise UserError(f"{text!r} {on}: a base belongs in a recipe's file; name it with --config")

@@ -55,7 +55,7 @@ def cut_records(path: Path, step: int) -> None:
     for line in path.read_bytes().splitlines():
         try:
             record = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue  # a process that is killed, or a disk that is full, leaves a part
         if record.get("step", 0) <= step:
             kept.append(line + b"\n")

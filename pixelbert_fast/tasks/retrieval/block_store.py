@@ -114,7 +114,7 @@ def _loaded(path: Path, **options) -> np.ndarray:
 def _read(path: Path) -> dict | None:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:  # what a power cut can leave
+    except (ValueError, RecursionError):  # what a power cut can leave
         return None
 
 

@@ -261,7 +261,7 @@ class VisualCache:
     def _card(self) -> dict | None:
         try:
             return json.loads((self.directory / _CARD).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             return None
 
     def _told_when_full(self) -> contextlib.AbstractContextManager[None]:

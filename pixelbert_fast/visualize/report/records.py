@@ -51,7 +51,8 @@ class RunRecord:
     def step(self) -> int:
         """The last step that anything is known of."""
         last = [records[-1]["step"] for records in (self.train, self.evaluations) if records]
-        return max([*last, (self.metrics or {}).get("steps") or 0])
+        steps = (self.metrics or {}).get("steps")
+        return max([*last, steps if isinstance(steps, int) else 0])
 
     @property
     def versions(self) -> Record:
@@ -169,7 +170,7 @@ def _alike(one: Any, other: Any, *, free: bool = True) -> bool:
 def _json(file: Path) -> Record | None:
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     return found if isinstance(found, dict) else None
 
@@ -184,6 +185,6 @@ def _lines(file: Path) -> Iterator[Record | None]:
             continue
         try:
             found = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             found = None  # a process that is killed leaves a part
         yield found if isinstance(found, dict) else None
