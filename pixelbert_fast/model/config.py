@@ -66,7 +66,6 @@ COUNTS = (
 )
 
 
-<<<<<<< HEAD
 # Fields by which transformers chooses code to run.
 _CALLERS_OWN = (
     "attn_implementation",
@@ -74,7 +73,7 @@ _CALLERS_OWN = (
     "experts_implementation",
     "_experts_implementation",
 )
-=======
+
 # Fields that are any number from 0 to so much.
 NUMBERS = {
     "hidden_dropout_prob": 1,
@@ -85,7 +84,6 @@ NUMBERS = {
 
 MOST, MOST_LAYERS = 1 << 24, 1000
 """A file with more is damaged, and building its model would not end."""
->>>>>>> nine-fuzz
 
 
 def is_count(value: object, least: int = 1) -> bool:
