@@ -10,7 +10,7 @@ TESTS ?= tests
 PYTEST_FLAGS ?=
 
 .PHONY: setup demo test lint format kernels-static cuda-static bench gpu-report asan fuzz-ops broken-images \
-	zero-equality bench-engine kill-test clean
+	zero-equality bench-engine kill-test matrix clean
 
 setup:
 	@if [ -z "$(PYTHON)" ]; then echo "No Python >= 3.11 found; name one: make setup PYTHON=/path/to/python" >&2; exit 2; fi
@@ -70,6 +70,11 @@ bench-engine: setup
 # Runs killed at random moments and resumed, to docs/results/training-kills.md: 20 minutes.
 kill-test: setup
 	@$(BIN)/python tests/kill_runs.py --report
+
+# The wheel on every Python here with the oldest and the newest versions, to docs/results/matrix.md: some five minutes
+# and, where torch's CPU build cannot be had, several GB each. MATRIX="3.11:oldest 3.12:newest" runs some.
+matrix: setup
+	@$(BIN)/python .ci/matrix.py $(MATRIX)
 
 # The tests of the C++ kernels with a library built to report bad reads, writes and arithmetic.
 asan: setup
