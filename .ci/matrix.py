@@ -172,7 +172,8 @@ def install(one: Combination, python: str, wheel: Path, venv: Path) -> str:
     """Make the environment and return its Python."""
     checked([python, "-m", "venv", str(venv)], f"{python} made no environment")
     environment = str(venv / "bin" / "python")
-    pip = [environment, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-input"]
+    pip = [environment, "-m", "pip", "install", "--quiet", "--no-input", "--disable-pip-version-check"]
+    pip.append("--no-compile")  # it would take longer than the tests
     pins = venv / "pins.txt"
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     wanted = lowest(project) if one.end == "oldest" else []

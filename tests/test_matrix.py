@@ -1,4 +1,4 @@
-"""`make matrix`: which combinations it tries, what the oldest versions are, and the page; nothing installed."""
+"""`make matrix`: which combinations it tries, what the oldest versions are, and the page."""
 
 from __future__ import annotations
 
