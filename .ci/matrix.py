@@ -223,8 +223,12 @@ def write_row(row: list[str]) -> None:
     )
     table = [COLUMNS, ["---"] * len(COLUMNS), *ordered]
     text = "\n".join(f"| {' | '.join(cells)} |" for cells in table)
-    where = f"Machine: {os.cpu_count()} cores of {platform.system()} {platform.machine()}, no GPU.\n"
-    PAGE.write_text(f"{HEAD}{text}\n\n{where}", encoding="utf-8")
+    where = f"Machine: {os.cpu_count()} cores of {platform.system()} {platform.machine()}, no GPU."
+    had = {int(one[0].partition(".")[2]) for one in ordered}
+    missing = [f"3.{minor}" for minor in range(OLDEST_PYTHON, NEWEST_PYTHON + 1) if minor not in had]
+    if missing:
+        where += f" Not tried, for want of an interpreter: Python {', '.join(missing)}."
+    PAGE.write_text(f"{HEAD}{text}\n\n{where}\n", encoding="utf-8")
 
 
 def rows_of(page: Path) -> list[list[str]]:

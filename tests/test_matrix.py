@@ -80,6 +80,9 @@ def test_the_page_keeps_the_rows_that_were_not_run(matrix: ModuleType) -> None:
         ("3.13", "newest", "3 passed"),
     ]
     assert rows[1:] == [first[1], first[0]]
+    assert "Not tried, for want of an interpreter: Python 3.12, 3.14." in matrix.PAGE.read_text(
+        encoding="utf-8"
+    )
 
 
 def test_the_tests_see_nothing_of_the_checkout(matrix: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
