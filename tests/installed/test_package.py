@@ -77,10 +77,14 @@ def test_help_is_shown(words: list[str], capsys: pytest.CaptureFixture[str]) -> 
     assert "--help" in capsys.readouterr().out
 
 
-def test_a_wrong_command_is_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["evaluat", "vqa"]) == 2
-    said = capsys.readouterr().err
-    assert said.startswith("pixelbert: ") and "evaluate" in said and said.count("\n") == 1
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [(["evaluat", "vqa"], "'evaluate'"), (["data", "build", "scenes"], "Missing option '--out'")],
+)
+def test_a_mistake_is_one_sentence(words: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(words) == 2
+    told = capsys.readouterr().err
+    assert told.startswith("pixelbert: ") and said in told and told.count("\n") == 1
 
 
 def test_the_environment_is_told_and_what_was_built_loads(capsys: pytest.CaptureFixture[str]) -> None:
