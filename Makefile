@@ -10,7 +10,7 @@ TESTS ?= tests
 PYTEST_FLAGS ?=
 
 .PHONY: setup demo test lint format kernels-static cuda-static bench gpu-report asan fuzz-ops \
-	fuzz-ops-asan fuzz-data broken-images zero-equality bench-engine kill-test soak coverage pages audit clean
+	fuzz-ops-asan fuzz-data broken-images zero-equality bench-engine kill-test matrix soak coverage pages audit clean
 
 setup:
 	@if [ -z "$(PYTHON)" ]; then echo "No Python >= 3.11 found; name one: make setup PYTHON=/path/to/python" >&2; exit 2; fi
@@ -88,6 +88,11 @@ kill-test: setup
 #   SOAK="--minutes 20"         for as long as is wanted, say on a GPU
 soak: setup
 	@$(BIN)/python tests/soak.py --report $(SOAK)
+
+# The wheel on every Python here with the oldest and the newest versions, to docs/results/matrix.md: some five minutes
+# and, where torch's CPU build cannot be had, several GB each. MATRIX="3.11:oldest 3.12:newest" runs some.
+matrix: setup
+	@$(BIN)/python .ci/matrix.py $(MATRIX)
 
 # The tests of the C++ kernels with a library built to report bad reads, writes and arithmetic.
 asan: setup

@@ -25,7 +25,7 @@ os.environ.pop("TRITON_INTERPRET", None)  # an interpreted kernel cannot be comp
 os.environ.setdefault("TRITON_DEFAULT_FP_FUSION", "1")
 
 if importlib.util.find_spec("triton") is None:
-    sys.exit("triton is not installed; `pip install triton` adds it.")
+    sys.exit("triton is not installed; the package's extra `kernels` brings it.")
 
 import triton  # noqa: E402
 import triton.language as tl  # noqa: E402

@@ -22,7 +22,7 @@ def why_not(device: torch.device | str) -> str | None:
     if kind not in ("cuda", "cpu"):
         return f"Triton kernels run on CUDA and ROCm devices and, interpreted, on a CPU; not on {kind!r}."
     if importlib.util.find_spec("triton") is None:
-        return "triton is not installed; `pip install triton` adds it."
+        return "triton is not installed; the package's extra `kernels` brings it."
     interpreted = os.environ.get("TRITON_INTERPRET", "0").lower() in ("1", "true", "on", "yes", "y")
     if kind == "cpu" and not interpreted:
         return (

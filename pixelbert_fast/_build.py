@@ -180,6 +180,15 @@ def read_record(package: Path) -> dict[str, Any]:
     return record
 
 
+def why_not_built(package: Path, part: str) -> str:
+    """Say why an installation's `part` (cpu, cuda or host) is not there, by the record in `package`."""
+    try:
+        told = read_record(package)[part]
+        return "its file is gone" if told["built"] else told["reason"]
+    except (RunError, KeyError, TypeError):
+        return "no build has left a record"
+
+
 def record_of(mode: str, machine: Machine, decision: Decision) -> dict[str, Any]:
     """Return what the build record says: what was built with what, and why not the rest."""
     return {

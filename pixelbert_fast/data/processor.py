@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, TypedDict
 
@@ -325,7 +326,11 @@ def _as(kind: str | None, **tensors: Tensor) -> dict[str, Any]:
 
 
 # transformers finds both classes by the names in a saved directory's JSON files; the key is the model type.
-AutoImageProcessor.register(
-    "pixelbert", image_processor_classes={"pil": PixelBertImageProcessor}, exist_ok=True
-)
+# Its older versions, 5.0 among them, know the class by another argument, which later ones are to drop.
+if "image_processor_classes" in inspect.signature(AutoImageProcessor.register).parameters:
+    AutoImageProcessor.register(
+        "pixelbert", image_processor_classes={"pil": PixelBertImageProcessor}, exist_ok=True
+    )
+else:
+    AutoImageProcessor.register("pixelbert", PixelBertImageProcessor, exist_ok=True)
 AutoProcessor.register("pixelbert", PixelBertProcessor, exist_ok=True)

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from .. import _build
 from ..environment import BUILD
 from .arguments import FLOATS
 from .native_calls import pool_gather_backward, pool_gather_forward, sample_positions
@@ -22,6 +23,7 @@ __all__ = [
 
 AUTOMATIC = ("cpu",)
 LIBRARIES = "_C.*"
+PACKAGE = Path(__file__).resolve().parent.parent
 NEWEST = "resize_picture"
 """The operator that was added last: a library without it was built before."""
 
@@ -40,7 +42,8 @@ def why_not_loaded() -> str | None:
     """Load the library, once; None where that worked."""
     path = library()
     if path is None:
-        return f"the C++ library was not built; install again with {BUILD.name}=force to see why not."
+        reason = _build.why_not_built(PACKAGE, "cpu")
+        return f"the C++ library was not built ({reason}); install again with {BUILD.name}=force."
     try:
         torch.ops.load_library(path)
     except OSError as error:
@@ -52,7 +55,7 @@ def why_not_loaded() -> str | None:
 
 def library() -> Path | None:
     """The library that an installation has built; None where it has built none."""
-    found = sorted(Path(__file__).resolve().parent.parent.glob(LIBRARIES))
+    found = sorted(PACKAGE.glob(LIBRARIES))
     return next((path for path in found if path.suffix in (".so", ".dylib", ".pyd")), None)
 
 

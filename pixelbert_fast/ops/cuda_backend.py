@@ -7,7 +7,6 @@ torch without CUDA has not.
 from __future__ import annotations
 
 import ctypes
-import json
 from functools import cache
 from pathlib import Path
 
@@ -23,7 +22,7 @@ __all__ = ["pool_gather_backward", "pool_gather_forward", "sample_positions"]
 
 AUTOMATIC = ("cuda",)
 LIBRARIES = "_C_cuda.*"
-PACKAGE = Path(__file__).resolve().parent.parent
+PACKAGE = cpu_backend.PACKAGE
 
 
 def why_not(op: str, device_type: str, dtype: torch.dtype) -> str | None:
@@ -46,9 +45,8 @@ def why_not_loaded() -> str | None:
     """Load the library, once; None where that worked."""
     library = library_path()
     if library is None:
-        return (
-            f"its library was not built ({why_not_built()}); install again with {BUILD.name}=force and nvcc."
-        )
+        reason = _build.why_not_built(PACKAGE, "cuda")
+        return f"its library was not built ({reason}); install again with {BUILD.name}=force and nvcc."
     reason = cpu_backend.why_not_loaded()  # which defines the ops that this library implements
     if reason is not None:
         return reason
@@ -77,12 +75,3 @@ def library_path() -> Path | None:
     """The library beside the package's other files; None where it was not built."""
     found = sorted(path for path in PACKAGE.glob(LIBRARIES) if path.suffix in (".so", ".pyd"))
     return found[0] if found else None
-
-
-def why_not_built() -> str:
-    """What the build record says of the CUDA part."""
-    try:
-        record = json.loads((PACKAGE / _build.RECORD).read_text(encoding="utf-8"))
-        return record["cuda"]["reason"]
-    except (OSError, ValueError, KeyError):
-        return "no build has left a record"

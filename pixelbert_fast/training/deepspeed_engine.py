@@ -65,8 +65,8 @@ def import_deepspeed() -> Any:
         import deepspeed.ops
     except ImportError as error:
         raise UserError(
-            f"DeepSpeed cannot be imported ({error}); install the package with its extra"
-            " 'train', or use training.engine=plain"
+            f"DeepSpeed cannot be imported ({error}); the package's extra `train` brings it,"
+            " or use training.engine=plain"
         ) from None
     if not torch.cuda.is_available():
         deepspeed.ops.__compatible_ops__[_SHARED_MEMORY_OP] = False

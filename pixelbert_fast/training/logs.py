@@ -64,7 +64,11 @@ class RunLog:
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:
-            print("tensorboard is not installed: the run is logged to log.jsonl only", file=sys.stderr)
+            print(
+                "tensorboard is not installed (the package's extra `train` brings it):"
+                " the run is logged to log.jsonl only",
+                file=sys.stderr,
+            )
         else:
             self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=resumed_step + 1)
             self._hook = threading.excepthook

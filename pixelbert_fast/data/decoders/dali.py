@@ -52,7 +52,7 @@ def _why_not_installed() -> str | None:
     vendor = importlib.util.find_spec("nvidia")
     places = (vendor and vendor.submodule_search_locations) or ()
     found = any(Path(place, "dali", "__init__.py").is_file() for place in places)
-    return None if found else "DALI is not installed; install the extra `dali`."
+    return None if found else "DALI is not installed; the package's extra `dali` brings it."
 
 
 @cache
