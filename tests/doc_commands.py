@@ -171,7 +171,7 @@ def _check_training(words: list[str]) -> None:
 def _check_python(words: list[str]) -> None:
     if words[:2] == ["-m", "pytest"]:
         return _check_paths(words[2:])
-    if words[:2] == ["-m", "venv"]:
+    if words[:2] in (["-m", "venv"], ["-m", "build"]):
         return None
     if words[:2] == ["-m", "pip"]:
         return _check_pip(words[2:])

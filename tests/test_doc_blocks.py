@@ -59,6 +59,7 @@ NOT_RUN = {
     "pixelbert data build huggingface": "needs a set of the reader's; tests/test_hugging_face.py makes some",
     "make": "environments and suites of minutes; .ci/run goes by setup, lint and test",
     ".ci/run": "runs these tests",
+    "python -m build": "fetches what it builds with; tests/test_sdist.py builds without",
     "python -m pytest": "tests run by themselves",
     "pytest": "measures for minutes; tests/test_benchmark_suite.py runs what it measures",
     "python benchmarks/bench_decoding.py": "measures for minutes",

@@ -134,7 +134,7 @@ BOMB = "\n".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9) if n else 0}]" fo
 )
 def test_yaml_is_values_or_one_sentence(text: str, marker: Path) -> None:
     text = text.replace("MARKER", str(marker))
-    with pytest.raises(UserError, match="is not valid YAML") as caught:
+    with pytest.raises(UserError, match=r"is not valid YAML|that YAML cannot read|is no recipe") as caught:
         parse(text, "a.yaml")
     assert "\n" not in str(caught.value)
 
