@@ -72,6 +72,8 @@ def main(arguments: list[str] | None = None) -> int:
     it.add_argument("combinations", nargs="*", metavar="3.N:END", help="END: oldest or newest")
     it.add_argument("--wheel", type=Path, help="instead of building one")
     told = it.parse_args(arguments)
+    # A checkout on the path would pass for the installed package, to pip as well.
+    os.environ.pop("PYTHONPATH", None)
     pythons = interpreters()
     try:
         asked = [parsed(word) for word in told.combinations] or standard(pythons)
