@@ -86,7 +86,7 @@ def undecoded(image: Image.Image, encoded: bytes | None = None, most: int = MAX_
         if height * width > most_pixels(image, encoded, most):
             return f"is a TIFF of tiles of {height} x {width} pixels, more than are decoded"
     if image.format in ("JPEG", "MPO") and encoded is not None and _keeps_coefficients(image, encoded):
-        # Counting is fast, and enough for most: in the data no marker can stand, in an attached preview it can.
+        # Counting is fast, and enough for most: in the data no marker can stand, in a preview it can.
         many = encoded.count(_SCAN) > MAX_SCANS
         if many and sum(1 for _ in islice(_scans(encoded), MAX_SCANS + 1)) > MAX_SCANS:
             return f"is a JPEG of more than {MAX_SCANS} scans"
