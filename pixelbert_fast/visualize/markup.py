@@ -22,9 +22,9 @@ def security_policy(script: str | None = None, style: str | None = None) -> str:
     script: the only one that runs. style: the only one that holds; None: any in the page.
     """
     rules = ["default-src 'none'", "img-src data:"]
-    rules.append(f"style-src {_digest(style)}" if style is not None else "style-src 'unsafe-inline'")
     if script is not None:
         rules.append(f"script-src {_digest(script)}")
+    rules.append("style-src 'unsafe-inline'" if style is None else f"style-src {_digest(style)}")
     return "; ".join([*rules, "base-uri 'none'", "form-action 'none'"])
 
 
