@@ -107,7 +107,9 @@ def test_texts_are_shown_and_not_run(tmp_path: Path) -> None:
         assert not [name for name in attributes if name.startswith("on") or name in ("href", "srcset")]
     assert all(image["src"].startswith("data:image/jpeg;base64,") for image in page.of("img"))
     policy = [meta["content"] for meta in page.of("meta") if "http-equiv" in meta]
-    assert policy == ["default-src 'none'; img-src data:; style-src 'unsafe-inline'"]
+    assert policy == [
+        "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
+    ]
 
 
 def test_images_are_small_jpegs_of_the_right_shape(tmp_path: Path) -> None:

@@ -16,7 +16,8 @@ from pixelbert_fast.data.decoders.buffers import Buffers
 from pixelbert_fast.data.decoders.choice import choose, make_decoder
 from pixelbert_fast.data.decoders.contract import DTYPES, TOLERANCE, decode_ahead
 from pixelbert_fast.data.decoders.normalising import Normalisation
-from pixelbert_fast.data.images import read_header, to_rgb, turned
+from pixelbert_fast.data.images import read_header, to_rgb
+from pixelbert_fast.data.orientation import turned
 from pixelbert_fast.data.processor import PixelBertImageProcessor
 from pixelbert_fast.environment import DECODER
 from pixelbert_fast.errors import UserError

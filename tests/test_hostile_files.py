@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import pickle
@@ -11,6 +12,7 @@ from pathlib import Path
 import datasets
 import numpy as np
 import pytest
+import safetensors
 import torch
 
 from pixelbert_fast import PixelBertConfig
@@ -22,6 +24,7 @@ from pixelbert_fast.model import PixelBertForPreTraining
 from pixelbert_fast.pretrained import __file__ as shipped
 from pixelbert_fast.tasks.pretraining.start import load_tokenizer
 from pixelbert_fast.tasks.retrieval.block_store import BlockStore
+from pixelbert_fast.tasks.retrieval.cache import Layout, VisualCache
 from pixelbert_fast.tasks.saved_model import open_saved
 from pixelbert_fast.training.checkpoint import StateFolder
 from pixelbert_fast.training.durable import content_of
@@ -173,3 +176,82 @@ def test_a_saved_set_names_no_file_outside(tmp_path: Path) -> None:
     write_card(tmp_path, {"counts": {"../elsewhere": 1}})
     with pytest.raises(UserError, match="a split outside its folder"):
         open_set(tmp_path)
+
+
+def test_an_index_of_weights_names_no_file_outside(checkpoint: Path, tmp_path: Path) -> None:
+    weights = checkpoint / "model.safetensors"
+    index = checkpoint / "model.safetensors.index.json"
+    names = list(safetensors.safe_open(weights, "pt").keys())
+    outside = shutil.move(weights, tmp_path / "other.safetensors")
+    for name in ("../other.safetensors", str(outside), "..", 3):
+        index.write_text(json.dumps({"metadata": {}, "weight_map": dict.fromkeys(names, name)}))
+        with pytest.raises(UserError, match="is no file of that folder"):
+            open_saved(checkpoint, PixelBertForPreTraining)
+    shutil.move(outside, checkpoint / "model-00001-of-00001.safetensors")
+    own = {"metadata": {}, "weight_map": dict.fromkeys(names, "model-00001-of-00001.safetensors")}
+    index.write_text(json.dumps(own))
+    open_saved(checkpoint, PixelBertForPreTraining)
+
+
+PATH = str(Path(shipped).parent / "pictures" / "7.jpg")
+
+
+@pytest.mark.parametrize(
+    ("column", "kind", "value"),
+    [
+        ("image", datasets.Image(), {"bytes": b"", "path": PATH}),
+        ("image", datasets.Value("string"), PATH),
+        ("more", datasets.Image(), {"bytes": b"", "path": PATH}),
+        ("more", datasets.List(datasets.Image()), [{"bytes": b"", "path": PATH}]),
+    ],
+)
+def test_a_built_set_has_nothing_decoded_behind_its_back(tmp_path: Path, column, kind, value) -> None:
+    kinds = {"key": datasets.Value("string"), "image": datasets.Value("binary"), column: kind}
+    row = {"key": ["a"], "image": [b""], column: [value]}
+    datasets.Dataset.from_dict(row, features=datasets.Features(kinds)).save_to_disk(tmp_path / "train")
+    write_card(tmp_path, {"counts": {"train": 1}})
+    with pytest.raises(UserError, match=f"holds a column '{column}' of .*, which no set of ours has"):
+        open_set(tmp_path).split("train")
+
+
+def test_a_key_that_is_an_image_is_refused(tmp_path: Path) -> None:
+    kinds = datasets.Features({name: datasets.Image() for name in ("image", "other")})
+    columns = {"image": [{"bytes": b"", "path": None}], "other": [{"bytes": b"", "path": PATH}]}
+    one = datasets.Dataset.from_dict(
+        columns | {"text": ["a"]}, features=datasets.Features({**kinds, "text": datasets.Value("string")})
+    )
+    one.save_to_disk(tmp_path / "set")
+    for ours in ("key", "split"):
+        with pytest.raises(UserError, match="column 'other' holds Image"):
+            make_builder(
+                "huggingface",
+                source=str(tmp_path / "set"),
+                column={"image": "image", "caption": "text", ours: "other"},
+            )
+
+
+def test_a_pickle_in_the_cache_of_features_is_numbers(tmp_path: Path, marker: Path) -> None:
+    layout = Layout("embeddings", np.array([[64, 64]]), np.array([[16, 16]]), 8)
+    VisualCache(tmp_path / "cache", layout, "a")
+    planted = pickle.dumps(Planted(marker))
+    for name in ("values.bin", "done.bin"):
+        file = tmp_path / "cache" / name
+        file.write_bytes(planted.ljust(file.stat().st_size, b"."))
+    again = VisualCache(tmp_path / "cache", layout, "a")
+    again.check_complete()
+    assert again.values([0]).shape == (1, 64, 8)
+    (tmp_path / "cache" / "card.json").write_bytes(planted)
+    with pytest.raises(UserError, match="is a cache of other weights"):
+        VisualCache(tmp_path / "cache", layout, "a")
+
+
+def test_a_pickle_in_place_of_answers_is_refused(tmp_path: Path, marker: Path) -> None:
+    planted = pickle.dumps(Planted(marker))
+    (tmp_path / "answers.txt").write_bytes(planted)
+    write_card(tmp_path, {"counts": {"train": 1}, "files": {}})
+    with pytest.raises(UserError, match="is not the file that the set was built with"):
+        open_set(tmp_path).answers()
+    sums = {"answers.txt": hashlib.sha256(planted).hexdigest()}
+    write_card(tmp_path, {"counts": {"train": 1}, "files": sums})
+    with pytest.raises(UserError, match="is not UTF-8"):
+        open_set(tmp_path).answers()

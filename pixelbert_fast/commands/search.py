@@ -78,7 +78,7 @@ def register(app: typer.Typer) -> None:
 
 def _source(directory: Path, split: str) -> tuple[list[str], Callable[[str], bytes]]:
     """The names of the images in a folder, below it too, or of a built set's split; and what reads one."""
-    from pixelbert_fast.data.images import FORMATS
+    from pixelbert_fast.data.image_bounds import FORMATS, MAX_BYTES
     from pixelbert_fast.data.records import open_set, read_card
 
     if not directory.is_dir():
@@ -95,7 +95,12 @@ def _source(directory: Path, split: str) -> tuple[list[str], Callable[[str], byt
     files = sorted(path for path in directory.rglob("*") if path.suffix.lower() in endings and path.is_file())
     if not files:
         raise UserError(f"{directory} has no image in it: give a folder of images, or a built data set")
-    return [str(path.relative_to(directory)) for path in files], lambda name: (directory / name).read_bytes()
+
+    def content(name: str) -> bytes:
+        with (directory / name).open("rb") as file:
+            return file.read(MAX_BYTES + 1)
+
+    return [str(path.relative_to(directory)) for path in files], content
 
 
 def _show(found: list, unread: list[tuple[str, str]], as_json: bool) -> None:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from ..errors import UserError
+from .orientation import as_stored, swaps_sides
+
+Convert = Callable[[Image.Image], np.ndarray]
+"""A strip -> uint8 ``[H, W, 3]``, or ``[H, W, 1]`` of a grey one."""
 
 # What a sample of a PNG is multiplied by when Pillow widens it to 8 bits; the transparent value in the
 # file's header is not widened with it.
@@ -31,32 +36,57 @@ def transparent_value(image: Image.Image) -> Any:
     return value * _PNG_WIDENING.get(packing, 1) if isinstance(value, int) else value
 
 
-def pil_colours(image: Image.Image, transparent: Any, file_format: str | None, name: str) -> np.ndarray:
-    """uint8 ``[H, W, 3]`` of a decoded image, transparency over white, not turned.
+def pil_colours(
+    image: Image.Image, transparent: Any, file_format: str | None, name: str, orientation: int = 1
+) -> np.ndarray:
+    """uint8 ``[H, W, 3]`` of a decoded image, transparency over white, turned by an EXIF orientation.
 
     `transparent` is its `transparent_value`, and `name` what errors call it. Beside the image and the result
-    little memory is taken, whatever the mode, but of those of more than 8 bits.
+    little memory is taken, whatever the mode.
 
     Raises UserError for samples of which nobody can say what is white.
     """
-    mode = image.mode
-    if mode in ("I", "F") or mode.startswith("I;16"):
-        samples = np.asarray(image)
-        grey = _deep_grey(samples, mode, file_format, name)
-        if isinstance(transparent, int):
-            grey = np.where(samples == transparent, np.uint8(255), grey)
-        return np.repeat(grey[..., None], 3, axis=-1)
-    if mode == "LAB":
-        return np.array(_lab_to_rgb(image))
+    width, height = image.size
+    colours = _deep_colours if image.mode in ("I", "F") or image.mode.startswith("I;16") else _colours
+    convert = colours(image, transparent, file_format, name)
+    sides = (width, height) if swaps_sides(orientation) else (height, width)
+    rgb = np.empty((*sides, 3), dtype=np.uint8)
+    stored = as_stored(rgb, orientation)
+    for rows, strip in _strips(image):
+        stored[rows] = convert(strip)
+    return rgb
+
+
+def _strips(image: Image.Image) -> Iterator[tuple[slice, Image.Image]]:
+    """The rows of each strip, and the strip."""
     width, height = image.size
     rows = max(_STRIP // width, 1)
     if height <= rows:
-        return _eight_bit_colours(image, transparent)
-    rgb = np.empty((height, width, 3), dtype=np.uint8)
+        yield slice(None), image
+        return
     for top in range(0, height, rows):
-        strip = image.crop((0, top, width, min(top + rows, height)))
-        rgb[top : top + rows] = _eight_bit_colours(strip, transparent)
-    return rgb
+        end = min(top + rows, height)
+        yield slice(top, end), image.crop((0, top, width, end))
+
+
+def _colours(image: Image.Image, transparent: Any, file_format: str | None, name: str) -> Convert:
+    if image.mode == "LAB":
+        return _from_lab()
+    return lambda strip: _eight_bit_colours(strip, transparent)
+
+
+def _deep_colours(image: Image.Image, transparent: Any, file_format: str | None, name: str) -> Convert:
+    """Of one channel of more than 8 bits."""
+    grey = _deep_grey(image, file_format, name)
+
+    def convert(strip: Image.Image) -> np.ndarray:
+        samples = np.asarray(strip)
+        levels = grey(samples)
+        if isinstance(transparent, int):
+            levels = np.where(samples == transparent, np.uint8(255), levels)
+        return levels[..., None]
+
+    return convert
 
 
 def _eight_bit_colours(image: Image.Image, transparent: Any) -> np.ndarray:
@@ -71,21 +101,25 @@ def _eight_bit_colours(image: Image.Image, transparent: Any) -> np.ndarray:
     return np.array(image.convert("RGB"))
 
 
-def _deep_grey(samples: np.ndarray, mode: str, file_format: str | None, name: str) -> np.ndarray:
+def _deep_grey(image: Image.Image, file_format: str | None, name: str) -> Callable[[np.ndarray], np.ndarray]:
+    """From samples to grey levels, by the least and the largest of all."""
+    mode, low, top = image.mode, np.inf, -np.inf
+    for _, strip in _strips(image):
+        samples = np.asarray(strip)
+        low, top = np.minimum(low, samples.min()), np.maximum(top, samples.max())  # NaN stays
     if mode == "F":
-        top = samples.max()
-        if not (samples.min() >= 0 and top <= 255):  # false for NaN too
+        if not (low >= 0 and top <= 255):  # false for NaN too
             raise UserError(f"{name} (mode F) has values outside 0..255 or NaN: scale it to 0..1 first")
-        return np.rint(samples * 255 if top <= 1 else samples).astype(np.uint8)
-    low, top = int(samples.min()), int(samples.max())
+        scale = np.float32(255 if top <= 1 else 1)
+        return lambda samples: np.rint(samples * scale).astype(np.uint8)
     if low < 0 or top > 65535:
         raise UserError(f"{name} (mode {mode}) has values outside 0..65535: scale it to 8 or 16 bits first")
     if mode == "I" and top <= 255 and file_format != "PPM":
-        return samples.astype(np.uint8)
-    return narrowed(samples)
+        return lambda samples: samples.astype(np.uint8)
+    return narrowed
 
 
-def _lab_to_rgb(image: Image.Image) -> Image.Image:
+def _from_lab() -> Convert:
     try:
         from PIL import ImageCms
 
@@ -94,7 +128,8 @@ def _lab_to_rgb(image: Image.Image) -> Image.Image:
         raise UserError(
             "a LAB image needs a Pillow built with LittleCMS: convert the image to RGB first"
         ) from error
-    return ImageCms.profileToProfile(image, lab, srgb, outputMode="RGB")
+    transform = ImageCms.buildTransform(lab, srgb, "LAB", "RGB")
+    return lambda strip: np.asarray(ImageCms.applyTransform(strip, transform))
 
 
 def narrowed(samples: np.ndarray) -> np.ndarray:

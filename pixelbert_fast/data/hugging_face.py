@@ -213,8 +213,8 @@ class HuggingFace:
         return folder.read(path)
 
     def _check_kinds(self, one: Any) -> None:
-        """UserError unless images and captions are of the kinds that are understood."""
-        from datasets import Image, Value
+        """UserError unless the columns that are read are of the kinds that are understood."""
+        from datasets import ClassLabel, Image, Value
 
         image = self.columns["image"]
         kind = one.features[image]
@@ -226,6 +226,10 @@ class HuggingFace:
         )
         if not (isinstance(kind, Image) or binary):
             raise UserError(f"{self.source}: column {image!r} holds {kind}, not images, bytes or paths")
+        for ours in ("key", "split"):  # what `datasets` decodes by itself would be decoded without a bound
+            kind = one.features[self.columns[ours]] if ours in self.columns else None
+            if kind is not None and not isinstance(kind, (Value, ClassLabel)):
+                raise UserError(f"{self.source}: column {self.columns[ours]!r} holds {kind}, not one value")
         for caption in self.columns["caption"]:
             kind = one.features[caption]
             kind = getattr(kind, "feature", kind)

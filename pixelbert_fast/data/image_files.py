@@ -1,7 +1,6 @@
 """Image files that others made: found below one folder and nowhere else, checked, kept as they came."""
 
 import errno
-import io
 import os
 import stat
 import warnings
@@ -10,14 +9,10 @@ from pathlib import Path, PurePosixPath
 
 from PIL import Image, UnidentifiedImageError
 
-from pixelbert_fast.data.images import FORMATS, MAX_PIXELS
+from pixelbert_fast.data.image_bounds import MAX_BYTES, MAX_PIXELS, closed_to, most_pixels, opened, undecoded
+from pixelbert_fast.data.orientation import orientation_of, swaps_sides
 from pixelbert_fast.errors import UserError
 
-MAX_BYTES = 128 * 2**20
-"""Largest file that is read: far above any photograph, and a bound on what a record costs."""
-
-_ORIENTATION_TAG = 0x0112
-_LYING = (5, 6, 7, 8)  # EXIF orientations that swap width and height
 # Errors that are the name's own. Any other is the disk's, and stops the build instead of emptying the set.
 _BAD_NAMES = (errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL)
 
@@ -93,7 +88,7 @@ class ImageFolder:
 def image_columns(content: bytes) -> dict:
     """The columns of an encoded image: image (the same bytes), height and width the right way up.
 
-    The size is read from the header and bounded (`images.MAX_PIXELS`) before anything is decoded; the picture
+    The size is read from the header and bounded (see `image_bounds`) before anything is decoded; the picture
     is then decoded once, JPEG at an eighth of its size, to find what is cut off.
 
     Raises Unusable for what is no image, broken, or too large.
@@ -107,20 +102,23 @@ def image_columns(content: bytes) -> dict:
 
 
 def _upright_size(content: bytes) -> tuple[int, int]:
-    Image.init()  # registers every format
-    formats = [known for known in FORMATS if known in Image.OPEN]
+    if reason := closed_to(content):
+        raise Unusable(f"image {reason}")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with Image.open(io.BytesIO(content), formats=formats) as image:
+            with opened(content) as image:
                 width, height = image.size
-                if width * height > MAX_PIXELS:
-                    raise Unusable(f"image has more than {MAX_PIXELS:,} pixels")
+                most = most_pixels(image, content)
+                if width * height > most:
+                    raise Unusable(f"image has more than {most:,} pixels")
                 if not width or not height:
                     raise Unusable("image has no pixels")
+                if reason := undecoded(image, content):
+                    raise Unusable(f"image {reason}")
                 image.draft("RGB", (1, 1))
                 image.load()
-                return (height, width) if _orientation(image) in _LYING else (width, height)
+                return (height, width) if swaps_sides(orientation_of(image)) else (width, height)
     except Unusable:
         raise
     except UnidentifiedImageError as error:
@@ -129,10 +127,3 @@ def _upright_size(content: bytes) -> tuple[int, int]:
         raise Unusable(f"image has more than {MAX_PIXELS:,} pixels") from error
     except Exception as error:  # decoders raise nearly everything on broken input
         raise Unusable("image is truncated or broken") from error
-
-
-def _orientation(image: Image.Image) -> int | None:
-    try:
-        return image.getexif().get(_ORIENTATION_TAG)
-    except Exception:  # broken metadata must not cost the picture
-        return None

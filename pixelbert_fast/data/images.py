@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 import re
 import sys
@@ -17,23 +16,8 @@ from PIL import Image, UnidentifiedImageError
 
 from ..errors import UserError
 from .colours import narrowed, over_white, pil_colours, transparent_value
-
-MAX_PIXELS = 89_478_485
-"""Largest picture that is decoded, in pixels: a quarter of a GiB at three bytes each, Pillow's own bound."""
-
-# Only formats whose decoders stay inside this process: Pillow hands EPS and WMF to other programs.
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF", "QOI", "ICO")
-
-_ORIENTATION_TAG = 0x0112
-_TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
+from .image_bounds import FORMATS, MAX_BYTES, MAX_PIXELS, closed_to, most_pixels, opened, undecoded
+from .orientation import orientation_of
 
 # Room for the rounding of an interpolation, an eighth of a grey level.
 _FLOAT_SLACK = 0.0005
@@ -57,14 +41,15 @@ def to_rgb(image: Any, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     0..255 else. CMYK is converted without a colour profile, in a JPEG by Adobe's inverted convention; other
     embedded colour profiles are ignored too.
 
-    Raises UserError for anything else, a broken file, a URL, or more than `max_pixels` pixels; the size is
-    read from the header, before anything is decoded (Pillow's own limit on the size holds as well).
+    Raises UserError for anything else, a broken file, a URL, or more than `max_pixels` pixels, and for what
+    exceeds the bounds of `image_bounds`; the size is read from the header, before anything is decoded
+    (Pillow's own limit on the size holds as well).
     """
     if isinstance(image, Image.Image):
         return _from_pil(image, f"a PIL image of mode {image.mode}", max_pixels)
     if isinstance(image, (bytes, bytearray, memoryview)):
         content = bytes(image)  # a view with steps between its bytes has no buffer to read from
-        return _from_file(io.BytesIO(content), _encoded_name(content), max_pixels)
+        return _from_encoded(content, _encoded_name(content), max_pixels)
     if isinstance(image, (str, os.PathLike)):
         return _from_path(image, max_pixels)
     torch = sys.modules.get("torch")  # a tensor cannot exist unless torch was imported
@@ -110,20 +95,11 @@ def read_header(encoded: bytes, *, max_pixels: int = MAX_PIXELS) -> ImageHeader:
     Raises UserError, in the words of `to_rgb`, for what is no image and for more than `max_pixels` pixels.
     """
     name = _encoded_name(encoded)
-    with _opened(io.BytesIO(encoded), name, max_pixels) as image:
-        _check_pixels(image, name, max_pixels)
+    with _opened(encoded, name, max_pixels) as image:
+        _check_bounds(image, name, max_pixels, encoded)
         # Pillow looks for a PNG's orientation behind its pixels, and would decode them.
-        orientation = _orientation(image) if image.format in ("JPEG", "MPO") else 1
+        orientation = orientation_of(image) if image.format in ("JPEG", "MPO") else 1
         return ImageHeader(image.format or "", image.mode, image.height, image.width, orientation)
-
-
-def turned(rgb: np.ndarray, orientation: int) -> np.ndarray:
-    """A view of ``[H, W, C]`` with an EXIF orientation applied, ``[W, H, C]`` for 5 to 8."""
-    if orientation >= 5:
-        rgb = rgb.swapaxes(0, 1)
-    rows = slice(None, None, -1 if orientation in (3, 4, 7, 8) else 1)
-    columns = slice(None, None, -1 if orientation in (2, 3, 6, 7) else 1)
-    return rgb[rows, columns]
 
 
 def _from_path(path: str | os.PathLike, max_pixels: int) -> np.ndarray:
@@ -140,9 +116,10 @@ def _from_path(path: str | os.PathLike, max_pixels: int) -> np.ndarray:
                 f"{name} is {'not a file' if file.exists() else 'missing'}: give the path of an image"
             )
         with file.open("rb") as stream:
-            return _from_file(stream, name, max_pixels)
+            content = stream.read(MAX_BYTES + 1)
     except (OSError, RuntimeError) as error:
         raise UserError(f"{name} cannot be read: {_reason(error)}") from error
+    return _from_encoded(content, name, max_pixels)
 
 
 def _from_stream(stream: Any, max_pixels: int) -> np.ndarray:
@@ -153,19 +130,20 @@ def _from_stream(stream: Any, max_pixels: int) -> np.ndarray:
         raise UserError(f"{name} cannot be read: {_reason(error)}") from error
     if not isinstance(content, bytes):
         raise UserError(f"{name} does not yield bytes: open it in binary mode")
-    return _from_file(io.BytesIO(content), name, max_pixels)
+    return _from_encoded(content, name, max_pixels)
 
 
-def _from_file(stream: Any, name: str, max_pixels: int) -> np.ndarray:
-    with _opened(stream, name, max_pixels) as image:
-        return _from_pil(image, name, max_pixels)
+def _from_encoded(content: bytes, name: str, max_pixels: int) -> np.ndarray:
+    with _opened(content, name, max_pixels) as image:
+        return _from_pil(image, name, max_pixels, content)
 
 
 @contextmanager
-def _opened(stream: Any, name: str, max_pixels: int) -> Iterator[Image.Image]:
-    Image.init()  # registers every format; AVIF and JPEG 2000 are missing from some builds of Pillow
+def _opened(content: bytes, name: str, max_pixels: int) -> Iterator[Image.Image]:
+    if reason := closed_to(content):
+        raise UserError(f"{name} {reason}")
     try:
-        with Image.open(stream, formats=[known for known in FORMATS if known in Image.OPEN]) as image:
+        with opened(content) as image:
             yield image
     except UserError:
         raise
@@ -181,38 +159,29 @@ def _encoded_name(encoded: bytes) -> str:
     return f"encoded image of {len(encoded)} bytes"
 
 
-def _check_pixels(image: Image.Image, name: str, max_pixels: int) -> None:
-    if image.width * image.height > max_pixels:
+def _check_bounds(image: Image.Image, name: str, max_pixels: int, encoded: bytes | None = None) -> None:
+    most = most_pixels(image, encoded, max_pixels)
+    if image.width * image.height > most:
+        kind = f" of a {image.format}" if most < max_pixels else ""
         raise UserError(
-            f"{name} has {image.width} x {image.height} pixels, more than the {max_pixels:,} that are decoded"
+            f"{name} has {image.width} x {image.height} pixels, more than the {most:,} that are decoded{kind}"
         )
     if not image.width or not image.height:
         raise UserError(f"{name} has no pixels: its size is {image.width} x {image.height}")
+    if reason := undecoded(image, encoded, max_pixels):
+        raise UserError(f"{name} {reason}")
 
 
-def _from_pil(image: Image.Image, name: str, max_pixels: int) -> np.ndarray:
-    _check_pixels(image, name, max_pixels)
+def _from_pil(image: Image.Image, name: str, max_pixels: int, encoded: bytes | None = None) -> np.ndarray:
+    _check_bounds(image, name, max_pixels, encoded)
     try:
         transparent = transparent_value(image)  # before load(), which forgets how samples are packed
         image.load()
-        return pil_colours(_upright(image), transparent, image.format, name)
+        return pil_colours(image, transparent, image.format, name, orientation_of(image))
     except UserError:
         raise
     except Exception as error:
         raise UserError(f"{name} is broken: {_reason(error)}") from error
-
-
-def _upright(image: Image.Image) -> Image.Image:
-    orientation = _orientation(image)
-    return image if orientation == 1 else image.transpose(_TURNS[orientation])
-
-
-def _orientation(image: Image.Image) -> int:
-    try:
-        orientation = image.getexif().get(_ORIENTATION_TAG)
-    except Exception:  # broken metadata must not cost the picture
-        return 1
-    return int(orientation) if orientation in _TURNS else 1
 
 
 def _from_array(array: np.ndarray, name: str, *, channels_first: bool) -> np.ndarray:

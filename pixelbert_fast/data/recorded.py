@@ -5,6 +5,7 @@ import logging
 import numpy as np
 
 from pixelbert_fast.data.images import read_header
+from pixelbert_fast.data.orientation import swaps_sides
 from pixelbert_fast.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -39,7 +40,7 @@ class RecordedSizes:
             return
         found = (header.height, header.width)
         height, width = (int(side) for side in self._recorded[row])
-        if header.orientation >= 5:
+        if swaps_sides(header.orientation):
             found = found[::-1]
         # What is no JPEG may be turned as well, which its header does not say.
         sure = header.file_format in ("JPEG", "MPO")

@@ -166,7 +166,10 @@ class BuiltSet:
                 f"{self.directory / ANSWERS} is not the file that the set was built with, so labels "
                 "would be wrong: build the set again"
             )
-        return content.decode().split("\n")[:-1]
+        try:
+            return content.decode().split("\n")[:-1]
+        except UnicodeDecodeError as error:
+            raise UserError(f"{self.directory / ANSWERS} is not UTF-8: build the set again") from error
 
     def _check(self, name: str, counts: dict, what: str) -> None:
         if name not in counts:
@@ -186,12 +189,36 @@ def _load(directory: Path):
 
     check_saved(directory)
     try:
-        split = load_from_disk(os.fspath(directory), keep_in_memory=False)
+        found = load_from_disk(os.fspath(directory), keep_in_memory=False)
         # A place outside the file would end the process when it is read. Images themselves are not read.
-        split.data.table.validate(full=True)
-        return split
+        found.data.table.validate(full=True)
     except Exception as error:  # datasets and pyarrow raise many kinds for a damaged directory
         raise UserError(f"{directory} cannot be read ({error}): build the set again") from error
+    _check_types(directory, found.features)
+    return found
+
+
+def _check_types(directory: Path, features) -> None:
+    """UserError for what `datasets` would decode by itself, and for images that are not bytes but paths."""
+    from datasets import Value
+
+    for name, kind in features.items():
+        image = name == "image"
+        if not _is_plain_type(kind) or (image and kind not in (Value("binary"), Value("large_binary"))):
+            raise UserError(
+                f"{directory} holds a column {name!r} of {type(kind).__name__} ({str(kind)[:60]}), which no "
+                "set of ours has: build the set again"
+            )
+
+
+def _is_plain_type(kind) -> bool:
+    from datasets import LargeList, List, Value
+
+    if isinstance(kind, dict):
+        return all(map(_is_plain_type, kind.values()))
+    if isinstance(kind, (List, LargeList)):
+        return _is_plain_type(kind.feature)
+    return isinstance(kind, Value)
 
 
 def open_set(directory: Path | str, built_by: str | None = None) -> BuiltSet:

@@ -74,6 +74,21 @@ def read_checkpoint(source: Source) -> Checkpoint:
     )
 
 
+def check_shards(source: Any = None, subfolder: str | None = None) -> None:
+    """Of a folder that transformers is to open: the files that its index lists lie in it.
+
+    transformers joins the names to the folder as they are. Nothing is said of anything but a folder. Raises
+    UserError.
+    """
+    if not isinstance(source, (str, PathLike)):
+        return
+    directory = Path(source, subfolder or "")
+    for index in directory.glob("*.index.json"):
+        for name in _listed(index):
+            if not isinstance(name, str) or name == ".." or Path(name).name != name:
+                raise UserError(f"{index} names {name!r}, which is no file of that folder: mend it")
+
+
 def _read_directory(directory: Path) -> Checkpoint:
     present = [directory / name for name in WEIGHT_FILES if (directory / name).is_file()]
     if not present:
@@ -86,11 +101,16 @@ def _read_directory(directory: Path) -> Checkpoint:
 
 
 def _shards(index: Path) -> list[Path]:
-    named = _read_json(index).get("weight_map")
-    names = named.values() if isinstance(named, dict) else ()
+    names = _listed(index)
     if not names or not all(isinstance(name, str) and Path(name).name for name in names):
         raise UserError(f"{index} does not say in its weight_map which file has which weight: give it whole")
     return [index.parent / Path(name).name for name in sorted(set(names))]
+
+
+def _listed(index: Path) -> list[Any]:
+    """The files that an index says the weights lie in."""
+    weights = _read_json(index).get("weight_map")
+    return list(weights.values()) if isinstance(weights, Mapping) else []
 
 
 def _read_json(file: Path) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from transformers.models.bert.modeling_bert import (
 from ..ops import pixel_embed, sample_positions
 from .attention import AttentionMaps, AttentionRequest, maps_asked
 from .backbone import ResNet
+from .checkpoint_files import check_shards
 from .config import PixelBertConfig
 from .heads import ALL_HEADS, HeadLayer
 from .inputs import Request, integers, refuse, request
@@ -40,6 +41,7 @@ class PixelBertPreTrainedModel(PreTrainedModel):
     @classmethod
     def from_pretrained(cls, *arguments, **options):
         """As transformers'; the weights then lie in memory as the model's constructor had laid them out."""
+        check_shards(*arguments[:1], subfolder=options.get("subfolder"))
         loaded = super().from_pretrained(*arguments, **options)
         for module in (loaded[0] if isinstance(loaded, tuple) else loaded).modules():
             if isinstance(module, PixelBERT):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from pixelbert_fast.visualize.contact_sheet import Grid, Sheet, Text
-from pixelbert_fast.visualize.markup import escaped
+from pixelbert_fast.visualize.markup import escaped, security_policy
 
 _STYLE = """
 :root { color-scheme: light dark; --ground: #f6f6f4; --card: #fff; --ink: #1b1d20; --faint: #61666d;
@@ -43,9 +43,6 @@ li { margin: .2rem 0; }
 .note { color: var(--mark); font-weight: 600; }
 """
 
-# A second lock beside escaping: nothing is loaded, nothing runs.
-_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
-
 
 def page(title: str, about: Sequence[str], table: Sequence[str], sheets: Sequence[Sheet]) -> str:
     """The whole page: its title, lines about what is shown, a table as preformatted text, and the images."""
@@ -56,7 +53,7 @@ def page(title: str, about: Sequence[str], table: Sequence[str], sheets: Sequenc
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="{_POLICY}">
+<meta http-equiv="Content-Security-Policy" content="{security_policy()}">
 <title>{escaped(title)}</title>
 <style>{_STYLE}</style>
 </head>

@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from pixelbert_fast.data.images import read_header
+from pixelbert_fast.data.orientation import swaps_sides
 from pixelbert_fast.data.summary import SizeRule
 from pixelbert_fast.errors import UserError
 from pixelbert_fast.model.config import PixelBertConfig
 from pixelbert_fast.visualize.contact_page import page
 from pixelbert_fast.visualize.contact_sheet import Sheet, Text, grid_of, thumbnail
-
-_TURNED = 5
-"""The first of EXIF's orientations that swap height and width."""
 
 
 def found_page(
@@ -38,7 +36,7 @@ def found_page(
         try:
             header = read_header(encoded)
             sides = header.height, header.width
-            size = sides if header.orientation < _TURNED else sides[::-1]
+            size = sides[::-1] if swaps_sides(header.orientation) else sides
             bucket = rule.of(*size)
             sheet = Sheet(name, size, bucket, grid_of(bucket, every, 0), thumbnail(encoded))
         except UserError as error:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import hashlib
 import io
 import json
 from collections.abc import Sequence
@@ -18,7 +17,7 @@ from pixelbert_fast.data.resizing import resize
 from pixelbert_fast.errors import UserError
 from pixelbert_fast.tasks.attending import AttentionMaps
 from pixelbert_fast.visualize.heat import colours
-from pixelbert_fast.visualize.markup import escaped
+from pixelbert_fast.visualize.markup import escaped, security_policy
 
 LONGEST_SIDE = 960
 """Of the image on the page, in pixels."""
@@ -75,16 +74,12 @@ def attention_page(
     }
     numbers = [0 if one is None else one % count + 1 for one, count in ((layer, layers), (head, heads))]
     script, style = (_shipped(f"word_page.{kind}") for kind in ("js", "css"))
-    policy = (
-        f"default-src 'none'; img-src data:; script-src '{_digest(script)}'; style-src '{_digest(style)}'; "
-        "base-uri 'none'; form-action 'none'"
-    )
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="{policy}">
+<meta http-equiv="Content-Security-Policy" content="{security_policy(script, style)}">
 <title>{escaped(title)}</title>
 <style>{style}</style>
 </head>
@@ -213,11 +208,6 @@ def _scaled(size: tuple[int, int], longest: int, *, grow: bool = False) -> tuple
 
 def _shipped(name: str) -> str:
     return files("pixelbert_fast.visualize").joinpath(name).read_text(encoding="utf-8")
-
-
-def _digest(code: str) -> str:
-    """What a Content-Security-Policy names inline code by, so that no other runs."""
-    return f"sha256-{base64.b64encode(hashlib.sha256(code.encode()).digest()).decode()}"
 
 
 def _base64(array: np.ndarray) -> str:

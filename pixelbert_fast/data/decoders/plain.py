@@ -19,7 +19,8 @@ import torch
 from torch import Tensor
 
 from ...errors import UserError
-from ..images import read_header, to_rgb, turned
+from ..images import read_header, to_rgb
+from ..orientation import turned
 from .buffers import Buffers
 from .contract import Broken, DecodedBatch, check_request, sizes_tensor
 from .normalising import Normalisation

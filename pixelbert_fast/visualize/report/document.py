@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from pixelbert_fast.visualize import curves
-from pixelbert_fast.visualize.markup import escaped
+from pixelbert_fast.visualize.markup import escaped, security_policy
 from pixelbert_fast.visualize.report import pictures
 
 _STYLE = """
@@ -111,10 +109,6 @@ for (const svg of document.querySelectorAll("svg.plot")) {
 }
 """
 
-_HASH = base64.b64encode(hashlib.sha256(_SCRIPT.encode()).digest()).decode()
-# A second lock beside escaping: nothing is loaded, and no other script runs.
-_POLICY = f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{_HASH}'"
-
 
 def document(title: str, head: str, sections: Sequence[tuple[str, str]], style: str = "") -> str:
     """The whole page.
@@ -136,7 +130,7 @@ def document(title: str, head: str, sections: Sequence[tuple[str, str]], style: 
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="{_POLICY}">
+<meta http-equiv="Content-Security-Policy" content="{security_policy(_SCRIPT)}">
 <link rel="icon" href="data:,">
 <title>{escaped(title)}</title>
 <style>{_STYLE}{curves.STYLE}{pictures.STYLE}{style}</style>
