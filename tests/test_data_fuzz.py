@@ -155,6 +155,11 @@ def test_an_error_is_one_line_of_plain_letters(kind: type) -> None:
     assert str(kind(message)) == message
 
 
+def test_an_error_that_quotes_much_blank_space_is_told_at_once() -> None:
+    with at_most(5):
+        assert str(UserError("\t" + " " * 300_000 + "b \n c")) == "b c"
+
+
 @pytest.fixture
 def partial(tmp_path: Path) -> Path:
     """A build stopped after two of five blocks, of which the second has a dropped record."""
