@@ -18,7 +18,7 @@ def check_saved(directory: Path) -> None:
     try:
         listed = json.loads((directory / "state.json").read_text(encoding="utf-8"))["_data_files"]
         names = [one["filename"] for one in listed]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return
     for name in names:
         if not is_plain(name):
