@@ -118,6 +118,8 @@ def test_a_configuration_cannot_name_code_of_a_hub(checkpoint: Path, field: str)
 
 
 BOMB = "\n".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9) if n else 0}]" for n in range(9))
+MERGED = "\n".join(f"a{n}: &a{n} {{<<: [{', '.join([f'*a{n - 1}'] * 9)}]}}" for n in range(1, 13))
+MERGED = "a0: &a0 {b: 1}\n" + MERGED
 
 
 @pytest.mark.parametrize(
@@ -132,11 +134,16 @@ BOMB = "\n".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9) if n else 0}]" fo
         "a: !!timestamp x",
         "a: !!bool x",
         BOMB,
+        MERGED,
+        "a: &a {<<: *a}",
     ],
 )
 def test_yaml_is_values_or_one_sentence(text: str, marker: Path) -> None:
     text = text.replace("MARKER", str(marker))
-    with pytest.raises(UserError, match=r"is not valid YAML|that YAML cannot read|is no recipe") as caught:
+    with (
+        at_most(20),
+        pytest.raises(UserError, match=r"is not valid YAML|that YAML cannot read|is no recipe") as caught,
+    ):
         parse(text, "a.yaml")
     assert "\n" not in str(caught.value)
 
