@@ -33,7 +33,7 @@ class Stopped(Exception):
 
 def as_line(message: str) -> str:
     """`message` as one short line: line ends become spaces, other control characters are written out."""
-    line = re.sub(r"\s*[\r\n]+\s*", " ", message).strip()
+    line = " ".join(part.strip() for part in re.split(r"[\r\n]+", message) if part.strip())
     line = _CONTROL.sub(lambda found: repr(found[0])[1:-1], line)
     end = LONGEST // 4  # says what to do
     return line if len(line) <= LONGEST else f"{line[: LONGEST - end - 5]} ... {line[-end:]}"

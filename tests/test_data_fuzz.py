@@ -18,7 +18,7 @@ from pixelbert_fast import PixelBertConfig
 from pixelbert_fast.data.build import build_set, make_builder
 from pixelbert_fast.data.images import to_rgb
 from pixelbert_fast.data.json_stream import JsonArray, value_of
-from pixelbert_fast.data.records import open_set, read_card
+from pixelbert_fast.data.records import open_set, read_card, write_card
 from pixelbert_fast.data.vocabulary import train_wordpiece
 from pixelbert_fast.errors import LONGEST, RunError, UserError
 from pixelbert_fast.model.checkpoint_files import read_checkpoint
@@ -155,6 +155,11 @@ def test_an_error_is_one_line_of_plain_letters(kind: type) -> None:
     assert str(kind(message)) == message
 
 
+def test_an_error_that_quotes_much_blank_space_is_told_at_once() -> None:
+    with at_most(5):
+        assert str(UserError("\t" + " " * 300_000 + "b \n c")) == "b c"
+
+
 @pytest.fixture
 def partial(tmp_path: Path) -> Path:
     """A build stopped after two of five blocks, of which the second has a dropped record."""
@@ -217,6 +222,26 @@ def test_places_outside_an_arrow_file(tmp_path: Path) -> None:
     file.write_bytes(content.replace(ends.tobytes(), wrong.tobytes(), 1))
     with pytest.raises(UserError, match="cannot be read"):
         open_set(tmp_path / "set").split("train")
+
+
+@pytest.mark.parametrize(
+    "told",
+    [{"counts": {"train": "no"}}, {"counts": {"train": -1}}, {"counts": {"train": [1]}}, {"pairs": 3},
+     {"pairs": ["train"]}, {"pairs": {"../train": 1}}, {"files": 3}],
+)  # fmt: skip
+def test_a_card_of_other_kinds(tmp_path: Path, told: dict) -> None:
+    write_card(tmp_path, {"counts": {"train": 10, "val": 0}, "pairs": {"train": 0}, "files": {}})
+    assert open_set(tmp_path).splits == ["train", "val"]
+    write_card(tmp_path, {"counts": {"train": 10}, **told})
+    with pytest.raises(UserError, match=r"card\.json .*: build the set again"):
+        open_set(tmp_path)
+
+
+def test_a_list_of_files_too_deep_to_be_read(tmp_path: Path) -> None:
+    write_card(tmp_path, {"counts": {"train": 1}})
+    put(tmp_path / "train" / "state.json", DEEP)
+    with pytest.raises(UserError, match="cannot be read"):
+        open_set(tmp_path).split("train")
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ import torch
 
 from pixelbert_fast import PixelBertConfig
 from pixelbert_fast.data.build import make_builder
+from pixelbert_fast.data.declared_files import check_declared
 from pixelbert_fast.data.records import open_set, write_card
 from pixelbert_fast.data.summary import load_tokenizer as tokenizer_of_summary
 from pixelbert_fast.errors import RunError, UserError
@@ -30,6 +31,7 @@ from pixelbert_fast.training.checkpoint import StateFolder
 from pixelbert_fast.training.durable import content_of
 from pixelbert_fast.training.ranks import Ranks
 from pixelbert_fast.training.recipe_files import parse
+from tests.fuzzed_cases import at_most
 
 SCENES = Path(shipped).parent / "scenes"
 
@@ -119,6 +121,8 @@ def test_a_configuration_cannot_name_code_of_a_hub(checkpoint: Path, field: str)
 
 
 BOMB = "\n".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9) if n else 0}]" for n in range(9))
+MERGED = "\n".join(f"a{n}: &a{n} {{<<: [{', '.join([f'*a{n - 1}'] * 9)}]}}" for n in range(1, 13))
+MERGED = "a0: &a0 {b: 1}\n" + MERGED
 
 
 @pytest.mark.parametrize(
@@ -133,11 +137,16 @@ BOMB = "\n".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9) if n else 0}]" fo
         "a: !!timestamp x",
         "a: !!bool x",
         BOMB,
+        MERGED,
+        "a: &a {<<: *a}",
     ],
 )
 def test_yaml_is_values_or_one_sentence(text: str, marker: Path) -> None:
     text = text.replace("MARKER", str(marker))
-    with pytest.raises(UserError, match=r"is not valid YAML|that YAML cannot read|is no recipe") as caught:
+    with (
+        at_most(20),
+        pytest.raises(UserError, match=r"is not valid YAML|that YAML cannot read|is no recipe") as caught,
+    ):
         parse(text, "a.yaml")
     assert "\n" not in str(caught.value)
 
@@ -157,6 +166,15 @@ def test_a_set_of_tables_declares_none_outside(tmp_path: Path, name: str, patter
     (tmp_path / name).write_text(f"---\n{good}---\n" if name == "README.md" else good)
     if key == "data_files":
         make_builder("huggingface", source=str(tmp_path))
+
+
+@pytest.mark.parametrize("name", ["README.md", ".huggingface.yaml"])
+@pytest.mark.parametrize("key", ["data_files", "anything"])
+def test_a_declaration_without_end_is_refused(tmp_path: Path, name: str, key: str) -> None:
+    text = f"{BOMB}\nconfigs:\n- config_name: default\n  {key}: *a8\n"
+    (tmp_path / name).write_text(f"---\n{text}---\n" if name == "README.md" else text)
+    with at_most(20), pytest.raises(UserError, match=r"more than 1,000,000 values"):
+        check_declared(tmp_path)
 
 
 def test_a_saved_set_names_no_file_outside(tmp_path: Path) -> None:

@@ -75,6 +75,19 @@ def test_a_folder_that_was_released_can_be_held_again(tmp_path: Path) -> None:
     second.release()
 
 
+def test_a_forked_child_keeps_nobody_out_of_what_was_released(tmp_path: Path) -> None:
+    first, second = RunFolder(tmp_path / "run"), RunFolder(tmp_path / "run")
+    first.hold()
+    child = subprocess.Popen(["sleep", "60"], pass_fds=[first._held])  # has the folder open, as a fork has
+    try:
+        first.release()
+        second.hold()
+        second.release()
+    finally:
+        child.kill()
+        child.wait()
+
+
 def test_what_cannot_be_a_folder_is_left_to_the_claim(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
     folder = RunFolder(tmp_path / "file")

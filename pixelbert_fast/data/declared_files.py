@@ -9,6 +9,9 @@ from typing import Any
 
 from pixelbert_fast.errors import UserError
 
+_MOST = 1_000_000
+"""Values that a folder declares; a few aliases of aliases can stand for any number."""
+
 
 def check_saved(directory: Path) -> None:
     """Of a folder that `save_to_disk` wrote: its list of Arrow files names files that lie in it.
@@ -18,7 +21,7 @@ def check_saved(directory: Path) -> None:
     try:
         listed = json.loads((directory / "state.json").read_text(encoding="utf-8"))["_data_files"]
         names = [one["filename"] for one in listed]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return
     for name in names:
         if not is_plain(name):
@@ -43,7 +46,7 @@ def check_declared(directory: Path) -> None:
         if not file.is_file():
             continue
         try:
-            declared = list(_patterns(_metadata(file).get("configs"), within=False))
+            declared = list(_patterns(_metadata(file).get("configs")))
         except Exception as error:  # of YAML, of huggingface_hub, of the disk
             reason = " ".join(str(error).split())
             raise UserError(f"{file} cannot be read as YAML ({reason}): mend or remove it") from error
@@ -67,13 +70,20 @@ def _metadata(file: Path) -> dict:
     return found if isinstance(found, dict) else {}
 
 
-def _patterns(value: Any, *, within: bool) -> Iterator[str]:
-    """Every string under a key `data_files` or `data_dir`."""
-    if isinstance(value, dict):
-        for key, below in value.items():
-            yield from _patterns(below, within=within or key in ("data_files", "data_dir"))
-    elif isinstance(value, list):
-        for below in value:
-            yield from _patterns(below, within=within)
-    elif within and isinstance(value, str):
-        yield value
+def _patterns(declared: Any) -> Iterator[str]:
+    """Every string under a key `data_files` or `data_dir`.
+
+    Raises ValueError where there is too much to look at, which `datasets` would not come to the end of.
+    """
+    left, found = [(declared, False)], 0
+    while left:
+        value, within = left.pop()
+        found += 1
+        if found > _MOST:
+            raise ValueError(f"more than {_MOST:,} values, every alias written out")
+        if isinstance(value, dict):
+            left += [(below, within or key in ("data_files", "data_dir")) for key, below in value.items()]
+        elif isinstance(value, list):
+            left += [(below, within) for below in value]
+        elif within and isinstance(value, str):
+            yield value

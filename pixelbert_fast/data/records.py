@@ -123,16 +123,28 @@ def read_card(directory: Path | str) -> dict | None:
         return None
     if not isinstance(card, dict) or card.get("format") != FORMAT:
         return None
-    if card.get("version") == VERSION and not isinstance(card.get("counts"), dict):
-        raise UserError(f"{directory}/{CARD} is damaged, it has no counts: build the set again")
-    if card.get("version") == VERSION and not all(map(is_plain, card["counts"])):
-        raise UserError(f"{directory}/{CARD} names a split outside its folder: build the set again")
+    if card.get("version") == VERSION:
+        _check_counts(card.get("counts"), f"{directory}/{CARD} is damaged, it has no counts")
+        if card.get("pairs") is not None:
+            _check_counts(card["pairs"], f"{directory}/{CARD} is damaged, it does not count its pairs")
+        if not isinstance(card.get("files", {}), dict):
+            raise UserError(f"{directory}/{CARD} is damaged, it lists no files: build the set again")
+        if not all(map(is_plain, [*card["counts"], *(card.get("pairs") or {})])):
+            raise UserError(f"{directory}/{CARD} names a split outside its folder: build the set again")
     if card.get("version") != VERSION:
         raise UserError(
             f"{directory} is a data set of format version {card.get('version')}, this program reads version "
             f"{VERSION}: build it again with this program"
         )
     return card
+
+
+def _check_counts(told: object, problem: str) -> None:
+    """Raises UserError unless it is how many there are of each split."""
+    if not isinstance(told, dict) or not all(
+        isinstance(number, int) and not isinstance(number, bool) and number >= 0 for number in told.values()
+    ):
+        raise UserError(f"{problem}: build the set again")
 
 
 class BuiltSet:

@@ -98,6 +98,7 @@ class RunFolder:
     def release(self) -> None:
         """Let others use the folder."""
         if self._held is not None:
+            fcntl.flock(self._held, fcntl.LOCK_UN)  # closed, it would stay held by a child that was forked
             os.close(self._held)
             self._held = None
 

@@ -32,6 +32,8 @@ class Recipe(NamedTuple):
 class _RecipeLoader(yaml.SafeLoader):
     """Safe YAML that reads 1e-4 as a number (YAML 1.1 wants 1.0e-4) and refuses a key given twice."""
 
+    _merged = 0
+
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[str] = set()
         for key, _ in node.value:
@@ -41,6 +43,18 @@ class _RecipeLoader(yaml.SafeLoader):
                 raise yaml.YAMLError(f"the key {key.value!r} is given twice, line {key.start_mark.line + 1}")
             seen.add(key.value)
         return super().construct_mapping(node, deep)
+
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        """PyYAML's, which writes out every section merged by `<<`, but no more than a recipe may hold."""
+        into = [value for key, value in node.value if key.tag == "tag:yaml.org,2002:merge"]
+        each = [one for value in into for one in (value.value if value.id == "sequence" else [value])]
+        sections = [one for one in each if isinstance(one, yaml.MappingNode)]
+        for one in {id(one): one for one in sections}.values():
+            self.flatten_mapping(one)
+        self._merged += sum(len(one.value) for one in sections)
+        if self._merged > _MOST:
+            raise yaml.YAMLError(f"the sections that << merges hold more than {_MOST:,} values")
+        super().flatten_mapping(node)
 
 
 _RecipeLoader.add_implicit_resolver(
