@@ -59,8 +59,8 @@ def about() -> str:
         "`make coverage`: the quick tests of `make test`, the processes that they start too, by coverage.py"
         f" {version('coverage')}; Python {platform.python_version()}, torch {version('torch')},"
         f" {datetime.date.today()}. No threshold is set on it: it shows where to look, and a line that a test"
-        " runs is not a line that it checks. Bodies of Triton and C++ kernels are not counted (the first are"
-        " interpreted from their text, the second are no Python), nor what slow tests alone run."
+        " runs is not a line that it checks. Triton kernels count where the interpreter runs them; C++ and"
+        " CUDA are not counted, nor what slow tests alone run."
     )
 
 

@@ -182,7 +182,7 @@ def pixelbert_groups(**options):
 
     with torch.device("meta"):
         model = PixelBertForPreTraining(PixelBertConfig.preset("tiny"))
-    named = PretrainingTask.parameter_groups(None, model)
+    named = PretrainingTask.parameter_groups(PretrainingTask, model)
     found = parameter_groups(model, named, {"backbone": SGD, "transformer": {**ADAMW, **options}})
     names = {id(p): name for name, p in model.named_parameters()}
     return model, found, {names[id(p)]: group for group in found for p in group["params"]}

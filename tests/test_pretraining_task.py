@@ -201,7 +201,7 @@ def test_a_slow_tokenizer_is_refused_before_training(built, tmp_path, monkeypatc
 
     monkeypatch.setattr(BertTokenizerFast, "is_fast", False)
     tokenizer = train_wordpiece(["all is red"], 100)
-    monkeypatch.setattr(AutoTokenizer, "from_pretrained", lambda path: tokenizer)
+    monkeypatch.setattr(AutoTokenizer, "from_pretrained", lambda path, **options: tokenizer)
     with pytest.raises(UserError, match="save a fast one"):
         make_task(config(built, tokenizer={"path": saved_tokenizer(tmp_path)}))
 

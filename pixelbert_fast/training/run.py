@@ -70,7 +70,6 @@ def run(
         loop.Stopped: a signal asked for it; the same call goes on from there.
     """
     folder = RunFolder(config.output)
-    ranks.first_does(folder.hold)
     try:
         return _run(config, folder, ranks, engine_name, resume, reporter)
     finally:
@@ -90,6 +89,7 @@ def _run(
     config = with_accumulation(config, ranks.world)
     same_configuration(described, ranks)
     about = {**made_by(), "machine": machine()} if ranks.first else None
+    ranks.first_does(folder.hold)
     found = ranks.first_does(lambda: folder.claim(described, resume, about))
     asked = reporter if config.training.report else None
     if found == "finished":
