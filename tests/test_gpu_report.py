@@ -31,7 +31,8 @@ def report(*arguments: str, **changes: str) -> subprocess.CompletedProcess:
 @pytest.fixture(scope="module")
 def rehearsed(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict, str]:
     folder = tmp_path_factory.mktemp("report")
-    arguments = ["--device", "cpu", "--output", str(folder)]
+    # Of two threads each waits for the other wherever something else is at work.
+    arguments = ["--device", "cpu", "--threads", "1", "--output", str(folder)]
     arguments += [word for stage in LEFT_OUT for word in ("--skip", stage)]
     ran = report(*arguments, "--patience", "4")  # others may be at work
     assert ran.returncode == 0, ran.stdout + ran.stderr
