@@ -39,7 +39,7 @@ class Series:
 
 SERIES = (
     Series("anonymous", "anonymous memory", MIB, "MiB", 20, _A_STEP),
-    Series("rss", "RSS", MIB, "MiB", 20, f"as anonymous memory: {_A_STEP}"),
+    Series("rss", "RSS", MIB, "MiB", 20, f"with anonymous memory, {_A_STEP}"),
     Series("pss", "PSS", MIB, "MiB", None, "it moves when other programs with the same libraries come and go;"
            " what is in it is in RSS"),
     Series("handles", "open file handles", 1, "", 2, _AN_EVENT),
