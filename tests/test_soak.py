@@ -118,7 +118,9 @@ def test_only_time_in_which_steps_are_made_counts():
 def test_the_watcher_sees_what_a_process_and_its_child_hold_and_leave(tmp_path):
     deeds = """
         import mmap, os, subprocess, sys, threading
-        child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+        pipes = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        child = subprocess.Popen([sys.executable, "-c", "print(flush=True); input()"], **pipes)
+        child.stdout.readline()  # what starting opens and closes is over
         print(flush=True); input()
         held = bytearray(b"x") * (64 << 20)
         files = [open(os.devnull) for _ in range(30)]
