@@ -15,6 +15,8 @@ from stored import Row
 
 # A slope that much above the work's is named: over a range of 8 it is a time 1.4 times as long.
 SPARE = 0.15
+# From the folder of a report.
+WHY = "../../docs/results/scaling.md"
 
 
 class Growth(NamedTuple):
@@ -43,7 +45,7 @@ class Growth(NamedTuple):
         times = self.most ** (self.time - self.work)
         return (
             f"**grows faster than its {self.of}** by {self.time - self.work:.2f}: "
-            f"{written.ratio(times)} times over this range"
+            f"{written.ratio(times)} times over this range ([why]({WHY}))"
         )
 
 

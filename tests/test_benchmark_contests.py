@@ -26,7 +26,7 @@ import contest  # noqa: E402
 import model_contests  # noqa: E402
 import op_contests  # noqa: E402
 import scaling_series  # noqa: E402
-import slopes  # noqa: E402
+import scaling_tables  # noqa: E402
 from rows import OURS, PEER, REFERENCE, Row  # noqa: E402
 
 from pixelbert_fast.errors import UserError  # noqa: E402
@@ -257,9 +257,10 @@ def test_a_series_has_rows_at_each_size_and_slopes() -> None:
     assert roles(places)["reference"] == REFERENCE
     assert [row.at for row in steps] == [{"batch": 2}] * 2 + [{"batch": 4}] * 2
     # A step's work grows with its images, but for how many words of each happen to be masked.
-    found = {line["contestant"]: line for line in slopes.slopes(row.as_dict() for row in steps)}
-    assert found["FastPixelBERT"]["work_slope"] == pytest.approx(1.0, abs=0.05)
-    assert found["FastPixelBERT"]["size"] == "batch" and found["FastPixelBERT"]["work"] == "flops"
+    ((_, size), series) = next(iter(scaling_tables.series_of([row.as_dict() for row in steps]).items()))
+    ours = next(each for each in scaling_tables.growths(series) if each.contestant == "FastPixelBERT")
+    assert ours.work == pytest.approx(1.0, abs=0.05)
+    assert (size, ours.of) == ("batch", "flops")
 
 
 def test_every_size_has_a_series_on_every_device() -> None:

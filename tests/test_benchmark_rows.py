@@ -10,7 +10,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "benchmarks"))
 
 import rows_table
-import slopes
+import scaling_tables
 from ceilings import Ceilings
 from contest import Timing, take_turns
 from rows import FLOOR, OURS, PART, PEER, REFERENCE, Contest, Work
@@ -142,16 +142,20 @@ def test_slopes_of_power_laws_are_their_exponents() -> None:
     rows = [point(size, 0.3 * size**1.5) for size in sizes]
     rows += [point(size, 5.0, contestant="reference", flops=None) for size in sizes]
     rows += [point(size, 1 / size, contestant="uncounted", flops=0, bytes=None) for size in sizes]
-    found = {line["contestant"]: line for line in slopes.slopes(rows)}
-    assert found["ours"]["time_slope"] == pytest.approx(1.5) and found["ours"]["work_slope"] == pytest.approx(
-        3
-    )
-    assert found["reference"]["time_slope"] == pytest.approx(0.0, abs=1e-12)
-    assert found["reference"]["work_slope"] == pytest.approx(1.0) and found["reference"]["work"] == "bytes"
-    assert found["uncounted"]["time_slope"] == pytest.approx(-1.0)
-    assert found["uncounted"]["work_slope"] is None
-    assert all(line["series"] == "a series" and line["size"] == "batch" for line in found.values())
+    (((case, size), series),) = scaling_tables.series_of(rows).items()
+    assert (case, size) == ("a series", "batch")
+    found = {each.contestant: each for each in scaling_tables.growths(series)}
+    assert found["ours"].time == pytest.approx(1.5) and found["ours"].work == pytest.approx(3)
+    assert found["reference"].time == pytest.approx(0.0, abs=1e-12)
+    assert (found["reference"].work, found["reference"].of) == (pytest.approx(1.0), "bytes")
+    assert found["uncounted"].time == pytest.approx(-1.0)
+    assert found["uncounted"].work is None
 
 
 def test_what_is_no_series_has_no_slope() -> None:
-    assert slopes.slopes([point(2, 1.0), point(2, 2.0), point(4, 1.0, at=None)]) == []
+    rows = [point(2, 1.0), point(2, 2.0), point(4, 1.0, at=None)]
+    assert not [
+        growth
+        for series in scaling_tables.series_of(rows).values()
+        for growth in scaling_tables.growths(series)
+    ]
