@@ -38,6 +38,7 @@ GROUND_MODULES = {
     "_build_host",
     "_host",
     "machine",
+    "durations",
     "pretrained",
 }
 TOP_MODULES = {"cli", "train", "environment_report"}

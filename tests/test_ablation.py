@@ -178,7 +178,7 @@ def untrained(recipe, tmp_path, monkeypatch):
     def train(config, ranks, engine, **_):
         folder = Path(config.output)
         trained.append(str(folder.relative_to(tmp_path / "new")))
-        (folder / "metrics.json").write_text('{"total_seconds": 2.0, "steps": 40}')
+        (folder / "metrics.json").write_text('{"total_seconds": 2.0, "training_seconds": 1.5, "steps": 40}')
 
     monkeypatch.setattr(work, "run", train)
     return plan, trained
@@ -196,7 +196,7 @@ def test_what_another_process_works_on_is_left_to_it(untrained, monkeypatch):
         waits.append(list(trained))
         records.write_record(by_name["both/seed-3/pretrain"])
         folder = by_name["both/seed-3/pretrain"].folder
-        folder.metrics_file.write_text('{"total_seconds": 2.0, "steps": 40}')
+        folder.metrics_file.write_text('{"total_seconds": 2.0, "training_seconds": 1.5, "steps": 40}')
         other.close()
 
     monkeypatch.setattr(work.time, "sleep", wait)
@@ -316,9 +316,11 @@ def test_a_full_disk_is_a_sentence_that_names_the_run(untrained, monkeypatch, ca
     assert not list(Path(plan.config.output).glob("*.partial"))
 
 
-def test_runs_of_several_revisions_are_told_of(untrained):
+def test_what_runs_took_and_their_revisions_are_found(untrained):
     plan, _ = untrained
+    assert records.spent(plan.runs) == {"runs": 0, "steps": 0, "training_seconds": 0}
     work.train(plan.runs, plan.config.output, lambda run: None)
+    assert records.spent(plan.runs) == {"runs": 4, "steps": 160, "training_seconds": 6.0}
     for run, revision in zip(plan.runs, ("a", "b", "a", "a"), strict=True):
         record = {"versions": {"torch": "2"}, "revision": revision}
         (run.folder.path / "run.json").write_text(json.dumps(record))

@@ -136,7 +136,10 @@ def test_the_table_shows_mean_spread_paper_and_what_counts():
     assert "| new \\| better less old | **+2.0 (+1.8 to +2.2)** | +0.0 (+0.0 to +0.0) |" in text
     assert "1. it is so: **holds**." in text
     assert "Of 1 readings 1 hold (1); 0 do not hold; 0 cannot be told at this scale." in text
-    assert "Not finished" not in text
+    assert "Not finished" not in text and "trained for" not in text
+    spent = {"runs": 85, "steps": 34420, "training_seconds": 4.25 * 3600}
+    told = table.markdown(config, given, spent=spent)
+    assert "85 runs of 34,420 steps together, which trained for 4 h 15 min: the sum of their" in told
     part = values([50, 60, 70], [52.1])
     assert "Not finished" in table.markdown(config, part)
     assert "| new \\| better | 52.1 [1] (-) |" in table.markdown(config, part)
@@ -154,7 +157,8 @@ def test_a_figure_whose_stage_a_row_leaves_out_is_not_missing():
 
 def test_the_numbers_are_all_in_the_json():
     config, given = ablation(BETTER), values([50, 60, 70], [52.1, 61.9, 72.0])
-    told = json.loads(json.dumps(table.document(config, given, {})))
+    told = json.loads(json.dumps(table.document(config, given, {}, spent={"runs": 6})))
+    assert told["spent"] == {"runs": 6}
     assert told["rows"][0]["figures"]["a"]["by_seed"] == {"0": 50, "1": 60, "2": 70}
     assert told["rows"][0]["figures"]["a"]["paper"] == 40
     one = next(pair for pair in told["differences"] if pair["figure"] == "a")

@@ -75,20 +75,22 @@ def write(plan: Any) -> tuple[str, Sequence[Path]]:
     """Write the table of the runs that are finished; returns it as text, and the files."""
     from pixelbert_fast.tasks.whole_file import written_whole
     from pixelbert_fast.training.ablation import comparing, table
-    from pixelbert_fast.training.ablation.records import runs_made_by
+    from pixelbert_fast.training.ablation.records import runs_made_by, spent
     from pixelbert_fast.training.provenance import made_by
     from pixelbert_fast.visualize.dot_chart import Mark, Panel, dot_chart
 
     config, values = plan.config, comparing.measured(plan)
-    runs_by = runs_made_by(plan.runs)
-    text = table.markdown(config, values, runs_by)
+    runs_by, taken = runs_made_by(plan.runs), spent(plan.runs)
+    text = table.markdown(config, values, runs_by, taken)
     panels = [
         Panel(group["label"], [Mark(*row) for row in group["rows"]], group["chance"])
         for group in table.chart_groups(config, values)
     ]
     contents = {
         "md": text,
-        "json": json.dumps(table.document(config, values, made_by(), runs_by), indent=2, ensure_ascii=False)
+        "json": json.dumps(
+            table.document(config, values, made_by(), runs_by, taken), indent=2, ensure_ascii=False
+        )
         + "\n",
         "svg": dot_chart(panels, title=config.title, reference="the paper"),
     }

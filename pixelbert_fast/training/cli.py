@@ -16,6 +16,7 @@ import traceback
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from pixelbert_fast.durations import duration
 from pixelbert_fast.errors import UserError, nearest
 
 if TYPE_CHECKING:
@@ -129,12 +130,12 @@ def closing(result: Any) -> str:
     rows = [
         *(tuple(row) for row in metrics["summary"]),
         *(
-            [("training what it starts from", _duration(metrics["start_seconds"]))]
+            [("training what it starts from", duration(metrics["start_seconds"]))]
             if metrics["start_seconds"]
             else []
         ),
-        ("training", _duration(metrics["training_seconds"])),
-        ("all together", _duration(metrics["total_seconds"])),
+        ("training", duration(metrics["training_seconds"])),
+        ("all together", duration(metrics["total_seconds"])),
     ]
     width = max(len(name) for name, _ in rows)
     lines = [f"{name:<{width}}  {value}" for name, value in rows]
@@ -144,11 +145,6 @@ def closing(result: Any) -> str:
     if result.before:
         lines.insert(0, f"{result.folder.path} holds this run, finished; --resume never trains it again")
     return "\n".join(["", *lines, "", *paths])
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
 def _failed(error: BaseException, *, debug: bool) -> int:

@@ -65,6 +65,19 @@ def runs_made_by(runs: Iterable[Run]) -> list[dict[str, Any]]:
     return sorted(found.values(), key=lambda made: -made["runs"])
 
 
+def spent(runs: Iterable[Run]) -> dict[str, Any]:
+    """What the finished ones of `runs` took: how many they are, their steps, and their training in seconds.
+
+    The seconds are a clock's, evaluations on the way among them, of as many processes as each run had.
+    """
+    found = [run.folder.metrics() for run in runs if run.finished]
+    return {
+        "runs": len(found),
+        "steps": sum(metrics["steps"] for metrics in found),
+        "training_seconds": round(sum(metrics["training_seconds"] for metrics in found), 3),
+    }
+
+
 def _read(run: Run) -> dict[str, Any] | None:
     file = run.folder.path / _RECORD
     if not file.is_file():

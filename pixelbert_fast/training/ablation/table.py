@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from pixelbert_fast.durations import duration
 from pixelbert_fast.training.ablation.comparing import Spread, Values, difference, spread
 from pixelbert_fast.training.ablation.readings import Reading, Verdict, judged
 from pixelbert_fast.training.ablation.recipe import AblationConfig
@@ -17,12 +18,14 @@ def document(
     values: Values,
     made_by: dict[str, Any],
     runs_by: Sequence[Mapping[str, Any]] = (),
+    spent: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Everything as plain numbers, JSON-able.
 
     Args:
         made_by: of this table.
         runs_by: of the runs, see `records.runs_made_by`.
+        spent: on them, see `records.spent`.
     """
     rows = [
         {
@@ -61,14 +64,21 @@ def document(
         "readings": readings,
         "made_by": made_by,
         "runs_made_by": list(runs_by),
+        "spent": dict(spent or {}),
         "config": config.model_dump(mode="json"),
     }
 
 
-def markdown(config: AblationConfig, values: Values, runs_by: Sequence[Mapping[str, Any]] = ()) -> str:
-    """The table, which differences count, and what becomes of the readings.
+def markdown(
+    config: AblationConfig,
+    values: Values,
+    runs_by: Sequence[Mapping[str, Any]] = (),
+    spent: Mapping[str, Any] | None = None,
+) -> str:
+    """The table, what it took, which differences count, and what becomes of the readings.
 
     runs_by: see `records.runs_made_by`; runs of different versions are told of.
+    spent: see `records.spent`.
     """
     names = list(config.figures)
     paper = any(row.paper for row in config.rows)
@@ -85,6 +95,8 @@ def markdown(config: AblationConfig, values: Values, runs_by: Sequence[Mapping[s
             cells.append(told + theirs)
         lines.append(f"| {_cell(row.title)} | {' | '.join(cells)} |")
     lines += ["", *_notes(config, names), ""]
+    if spent:
+        lines += [_spent(spent), ""]
     if len(runs_by) > 1:
         lines += [_mixed(runs_by), ""]
     lines += _differences(config, values, names)
@@ -160,6 +172,15 @@ def _notes(config: AblationConfig, names: Sequence[str]) -> list[str]:
     known = {name: config.figures[name].chance for name in names}
     chances = [f"{_label(config, name)} {one:g}" for name, one in known.items() if one is not None]
     return [note + (f" Chance: {', '.join(chances)}." if chances else "")]
+
+
+def _spent(found: Mapping[str, Any]) -> str:
+    runs, steps = found["runs"], found["steps"]
+    return (
+        f"{runs:,} run{'' if runs == 1 else 's'} of {steps:,} steps together, which trained for"
+        f" {duration(found['training_seconds'])}: the sum of their `training_seconds`, by the"
+        " clock; evaluations on the way and pauses of a halted process count."
+    )
 
 
 def _mixed(runs_by: Sequence[Mapping[str, Any]]) -> str:

@@ -6,12 +6,12 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from pixelbert_fast.durations import duration
 from pixelbert_fast.visualize.curves import STYLES
 from pixelbert_fast.visualize.markup import escaped
 from pixelbert_fast.visualize.report.charts import compared_charts
 from pixelbert_fast.visualize.report.document import Line, document, table
 from pixelbert_fast.visualize.report.figures import Row, looked_up, percent, rows
-from pixelbert_fast.visualize.report.page import duration
 from pixelbert_fast.visualize.report.records import RunRecord
 
 _ABSENT = "\u2013"

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from pixelbert_fast.durations import duration
 from pixelbert_fast.tasks.examples import Group
 from pixelbert_fast.visualize.markup import escaped
 from pixelbert_fast.visualize.report.cards import example_cards
@@ -95,15 +96,6 @@ def counts_table(sets: Sequence[tuple[str, dict[str, dict[str, int]], str]]) -> 
         ]
         parts.append(table(splits, lines))
     return "\n".join(parts)
-
-
-def duration(seconds: float) -> str:
-    """Hours and minutes, or minutes and seconds."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes_left = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes_left} min"
-    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
 def made_by_rows(about: Mapping[str, Any]) -> list[tuple[str, object]]:
