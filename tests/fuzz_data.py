@@ -31,11 +31,11 @@ import datasets
 import hypothesis
 import numpy as np
 import torch
-from hypothesis import HealthCheck, Phase
 from hypothesis import strategies as st
 from PIL import Image
 
 from tests import fuzzed_folders, fuzzed_inputs, fuzzed_sets, fuzzed_texts
+from tests.fuzz_batches import judged_batch
 from tests.fuzzed_cases import WORKED, Target, judged
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -72,28 +72,17 @@ def run_batch(target: Target, seed: int, examples: int, root: Path) -> Counter[s
     Raises:
         Whatever the target raised on the smallest case that was found wrong.
     """
-    counted: Counter[str] = Counter()
 
-    @hypothesis.seed(seed)
-    @hypothesis.settings(
-        max_examples=examples,
-        deadline=None,
-        database=None,
-        phases=[Phase.generate, Phase.shrink],
-        suppress_health_check=list(HealthCheck),
-    )
-    @hypothesis.given(target.cases)
-    def batch(case: Any) -> None:
+    def judge(case: Any) -> str:
         folder = Path(tempfile.mkdtemp(dir=root, prefix="case-"))
         try:
-            counted[f"{target.name}: {judged(target, case, folder)}"] += 1
+            return f"{target.name}: {judged(target, case, folder)}"
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of Pillow and NumPy about what they are given
-        batch()
-    return counted
+        return judged_batch(target.cases, judge, seed=seed, examples=examples)
 
 
 def quietly_offline() -> None:

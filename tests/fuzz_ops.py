@@ -23,7 +23,6 @@ from pathlib import Path
 import hypothesis
 import pytest
 import torch
-from hypothesis import HealthCheck, Phase
 
 ROOT = Path(__file__).resolve().parent.parent
 if str(ROOT) not in sys.path:
@@ -31,6 +30,7 @@ if str(ROOT) not in sys.path:
 
 from pixelbert_fast import ops  # noqa: E402 - needs the path above
 from pixelbert_fast.ops import backends  # noqa: E402
+from tests.fuzz_batches import judged_batch  # noqa: E402
 from tests.fuzzed_calls import Call, calls  # noqa: E402
 
 BATCH = 1000
@@ -141,22 +141,7 @@ def run_batch(seed: int, examples: int) -> Counter[str]:
     Raises:
         Whatever :func:`judged` raises on the smallest call that was found wrong.
     """
-    counted: Counter[str] = Counter()
-
-    @hypothesis.seed(seed)
-    @hypothesis.settings(
-        max_examples=examples,
-        deadline=None,
-        database=None,
-        phases=[Phase.generate, Phase.shrink],
-        suppress_health_check=list(HealthCheck),
-    )
-    @hypothesis.given(calls())
-    def batch(call: Call) -> None:
-        counted[f"{call.op} {judged(call)}"] += 1
-
-    batch()
-    return counted
+    return judged_batch(calls(), lambda call: f"{call.op} {judged(call)}", seed=seed, examples=examples)
 
 
 def main() -> int:
