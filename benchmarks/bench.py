@@ -67,8 +67,9 @@ def _models(found: Found, which: str, own: str, peer: str, seconds: float) -> No
             limits = Limits(compiled, rounds, share * seconds)
             found.attempt(f"{name}, {each}", bench_model.run, name, each, limits)
     found.not_measured.append(
-        "the reference compiled with max-autotune, and ViLT-B/32 compiled, which takes minutes of"
-        f" compiling on a CPU: python benchmarks/bench_model.py --contest '{own}' --contest '{peer}'"
+        "in this suite, for the minutes of compiling, the reference compiled with max-autotune and ViLT-B/32"
+        " compiled: docs/results/model-speed.md has them, by"
+        f" python benchmarks/bench_model.py --contest '{own}' --contest '{peer}'"
     )
 
 
